@@ -1,0 +1,1 @@
+"""Feature groups, online and offline stores, SQL and training data."""

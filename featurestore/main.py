@@ -1,0 +1,136 @@
+"""The query process: `python -m featurestore.main`. Catalogue, online reads, SQL, training data, schema registry."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from featurestore import api
+from featurestore.control import Control, SubjectDatasets
+from featurestore.models.service import ModelService
+from featurestore.online_stores import RedisStores
+from featurestore.repository import Repository
+from featurestore.service import FeatureStoreService
+from featurestore.sql.engine import SqlEngine
+from schemas.api import registry as registry_routes
+from schemas.log import SchemaLog, open_log
+from schemas.registry import RegistryService
+from tenancy.api import bearer
+from tenancy.grants import GrantVerifier
+from tenancy.model import Principal
+from wardstream.client.transport import Transport
+from wardstream.clock import Clock, SystemClock
+from wardstream.database import connect, migrate
+from wardstream.errors import Unavailable, WardstreamError
+from wardstream.names import PrincipalName, principal_of, split_principal
+from wardstream.server import application, platform_listener, serve
+from wardstream.settings import QuerySettings, load
+from wardstream.telemetry import configure_logging
+
+logger = logging.getLogger(__name__)
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def main() -> int:
+    """Serve until SIGTERM."""
+    try:
+        settings = load(QuerySettings)
+        configure_logging("query", settings.log_level)
+        run(settings)
+    except WardstreamError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return error.exit_code
+    return 0
+
+
+def run(settings: QuerySettings) -> None:
+    """Serve until SIGTERM; then end the statements that run."""
+    engine = connect(settings.database_url)
+    migrate(engine, _MIGRATIONS)
+    log = open_log(settings.kafka)
+    sql = SqlEngine(seconds=settings.sql_seconds, memory_mb=settings.sql_memory_mb, max_rows=settings.sql_max_rows)
+    transport = Transport(
+        settings.control_url, ca_file=settings.tls.ca_file, certificate=(settings.tls.certificate_file, settings.tls.key_file)
+    )
+    app = build(settings, Repository(engine), log, sql, Control(transport))
+    log.start()
+    sql.prepare()
+
+    def stop() -> None:
+        sql.close()
+        log.stop()
+        transport.close()
+        engine.dispose()
+
+    serve(app, [platform_listener(settings)], on_stop=stop)
+
+
+def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: SqlEngine, control: Control) -> FastAPI:
+    """Return the application."""
+    clock = SystemClock()
+    verifier = CautiousVerifier(settings.grants_key_file.read_bytes(), clock, control.recent_revocations)
+    registry = RegistryService(log)
+
+    def revoke(principal: str, generation: int) -> None:
+        verifier.revoke(principal, generation)
+        ended = sum(sql.cancel(name) for name in _names(principal, generation))
+        logger.info("access ended", extra={"principal": principal, "generation": generation, "statements_ended": ended})
+
+    app = application("Wardstream query", ready={"registry": registry.ready, "sql": sql.ready, "revocations": verifier.ready})
+    app.state.verifier = verifier
+    app.state.revoke = revoke
+    app.state.registry = registry
+    app.state.subject_datasets = SubjectDatasets(control, bearer)
+    app.state.models = ModelService(repository=repository, warehouse=settings.warehouse, clock=clock)
+    app.state.service = FeatureStoreService(
+        repository=repository,
+        control=control,
+        registry=registry,
+        online=RedisStores(settings.redis, control),
+        sql=sql,
+        warehouse=settings.warehouse,
+        clock=clock,
+    )
+    for router in (api.public, api.internal, registry_routes):
+        app.include_router(router)
+    return app
+
+
+class CautiousVerifier(GrantVerifier):
+    """Accepts no grant before it knows who was removed lately: grants outlive a restart of this process, its memory does not."""
+
+    def __init__(self, public_key_pem: bytes, clock: Clock, recent_revocations: Callable[[], list[tuple[str, int]]]) -> None:
+        super().__init__(public_key_pem, clock)
+        self._recent_revocations = recent_revocations
+        self._caught_up = False
+
+    def verify(self, token: str) -> Principal:
+        """Return whom control gave `token` to; raises `Unavailable` while control does not say who was removed."""
+        if waiting := self.ready():
+            raise Unavailable(waiting)
+        return super().verify(token)
+
+    def ready(self) -> str | None:
+        """Return nothing once the revocations within the life of a grant are known, else what is missing."""
+        if not self._caught_up:
+            try:
+                for principal, generation in self._recent_revocations():
+                    self.revoke(principal, generation)
+            except WardstreamError as error:
+                return f"control does not say who was removed lately: {error.message}"
+            self._caught_up = True
+        return None
+
+
+def _names(principal: str, generation: int) -> list[PrincipalName]:
+    project, member, _ = split_principal(principal)
+    return [principal_of(project, member, each) for each in range(1, generation + 1)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Delta tables and point-in-time joins."""

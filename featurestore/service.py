@@ -1,0 +1,528 @@
+"""The use cases of the feature store: groups, rows, SQL, online reads, training data.
+
+Every one of them finds, decides by `tenancy.policy`, acts and returns values. What a caller may not know of is
+answered in the words for what does not exist.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+import orjson
+import pyarrow as pa
+
+from featurestore.control import Control
+from featurestore.model import FeatureGroup, group_from_document
+from featurestore.offline.asof import point_in_time_join
+from featurestore.offline.engine import define_stored, engine, listed
+from featurestore.offline.table import NEWEST_FIRST, OfflineTable, deduplicated_sql
+from featurestore.online.store import OnlineStore, OnlineVectors, Selection, read_vectors
+from featurestore.repository import GroupState, Repository, StoredGroup, TrainingDataset
+from featurestore.sql.engine import SqlAnswer, SqlEngine, SqlTable
+from featurestore.sql.statement import TableShape, check
+from featurestore.training import PinnedTable, TrainingSpec, snapshot, sources
+from schemas.errors import SubjectNotFound
+from schemas.registry import RegistryService
+from tenancy.model import DatasetPermission, Principal, Role
+from tenancy.policy import Action, decide, require
+from wardstream.clock import Clock
+from wardstream.errors import Conflict, Invalid, LimitExceeded, NotFound
+from wardstream.names import ProjectName, parse_group, parse_project, value_subject
+
+logger = logging.getLogger(__name__)
+
+_MOST_PARTITIONS = 64
+_MOST_ENTITIES = 10_000
+_MOST_LABELS = 20_000_000
+_BATCH_ROWS = 65_536
+# Above this, counting the repeats of a table costs more than leaving them out in each statement.
+_COUNTED_ROWS = 20_000_000
+# Readers of whole tables and training data at a time, and how long others wait; one that a slow client holds up is waited for too.
+_TURNS = 4
+_TURN_SECONDS = 60.0
+# The catalogue is read from memory this long; changes that this process makes are seen at once.
+_CATALOGUE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, with the grant that control gave: what changes rights or topics is done in the caller's name."""
+
+    principal: Principal
+    grant: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a group's table is. `offsets`: the next record of each partition; everything below is in the table."""
+
+    rows: int
+    repeats: int
+    records: int
+    rejected: int
+    deletions: int
+    offsets: Mapping[int, int]
+    table_version: int
+    newest_event_time: datetime | None
+
+
+@dataclass(frozen=True)
+class OnlineRequest:
+    """Features of one group to read online; None stands for all of them."""
+
+    group: str
+    version: int
+    features: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class OnlineRows:
+    """What one group's rows say of the entities, in their order; `note` says why where none of them has a row."""
+
+    vectors: OnlineVectors
+    note: str | None = None
+
+
+class RowStream:
+    """Rows to be read once, in batches; close it, read or not. The first batch is there already, so most of what can fail has failed."""
+
+    def __init__(self, schema: pa.Schema, batches: Generator[pa.RecordBatch, None, None]) -> None:
+        self.schema = schema
+        self._batches = batches
+        self._first = next(batches, None)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        if self._first is not None:
+            yield self._first
+            self._first = None
+            yield from self._batches
+
+    def close(self) -> None:
+        """Free what the rows are made from."""
+        self._first = None
+        self._batches.close()
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training data and what they were made of."""
+
+    dataset: TrainingDataset
+    rows: RowStream
+
+
+class OnlineStores(Protocol):
+    """Where the newest rows of each project are."""
+
+    def of(self, project: ProjectName) -> OnlineStore:
+        """Return the project's store, shut into its own keys; raises `Unavailable`."""
+        ...
+
+
+class FeatureStoreService:
+    """Feature groups and everything that is read from them. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        repository: Repository,
+        control: Control,
+        registry: RegistryService,
+        online: OnlineStores,
+        sql: SqlEngine,
+        warehouse: Path,
+        clock: Clock,
+    ) -> None:
+        self._repository = repository
+        self._control = control
+        self._registry = registry
+        self._online = online
+        self._sql = sql
+        self._warehouse = warehouse
+        self._clock = clock
+        self._turns = threading.BoundedSemaphore(_TURNS)
+        self._lock = threading.Lock()
+        self._tables: dict[tuple[str, str], _HeldTable] = {}
+        self._known: dict[ProjectName, tuple[float, list[StoredGroup]]] = {}
+
+    # Groups
+
+    def all_groups(self) -> list[StoredGroup]:
+        """Return the groups of every project; for the platform's own processes."""
+        with self._repository.transaction() as catalogue:
+            return [stored for stored in catalogue.groups() if stored.state is GroupState.ACTIVE]
+
+    def groups(self, caller: Caller, project: str) -> list[StoredGroup]:
+        """Return the project's groups that the caller may know of, by name and version."""
+        owner = self._project(caller, project, Action.DATASET_LIST)
+        return [stored for stored in self._active(owner) if decide(caller.principal, Action.DATASET_LIST, stored.dataset).allowed]
+
+    def group(self, caller: Caller, project: str, name: str, version: int) -> StoredGroup:
+        """Return one version; raises `NotFound` also for one that the caller may not know of."""
+        owner = self._project(caller, project, Action.DATASET_LIST)
+        return self._group(caller, owner, name, version, Action.DATASET_LIST)
+
+    def create_group(self, caller: Caller, project: str, document: Mapping[str, Any], *, partitions: int = 1) -> StoredGroup:
+        """Make a feature group: topic with its rights, subject, table, catalogue entry; return it when all of them are there.
+
+        `document` is that of `FeatureGroup.document`, with version None for the next one. A version that exists with the
+        same features is returned unchanged; one whose making was interrupted is finished. Raises `Conflict` naming the
+        difference where it exists otherwise, and for a version that was deleted: its name is not given out again.
+        """
+        owner = self._project(caller, project, Action.FEATURE_GROUP_CREATE)
+        if not 1 <= partitions <= _MOST_PARTITIONS:
+            raise Invalid(f"partitions must be 1 to {_MOST_PARTITIONS}, got {partitions}")
+        stored = self._entered(caller, owner, document, partitions)
+        if stored.state is GroupState.ACTIVE:
+            return stored
+        group = stored.group
+        # A scientist's group is editable, so that colleagues can insert; an owner's follows the default.
+        scientist = caller.principal.role is Role.DATA_SCIENTIST
+        permission = DatasetPermission.EDITABLE if scientist else DatasetPermission.EDITABLE_BY_OWNERS
+        dataset = self._control.create_group_dataset(
+            caller.grant, owner, group.dataset, partitions=stored.partitions, permission=permission
+        )
+        text = orjson.dumps(group.avro_schema()).decode()
+        self._registry.register(caller.principal, value_subject(group.topic), text, dataset=dataset)
+        self._held(group).create()
+        self._move(group, GroupState.ACTIVE)
+        logger.info("feature group created", extra={"project": owner, "group": group.dataset, "principal": caller.principal.name})
+        return replace(stored, state=GroupState.ACTIVE)
+
+    def delete_group(self, caller: Caller, project: str, name: str, version: int) -> None:
+        """Remove a group with its topic, subject and table; a deletion that was interrupted is finished by another one.
+
+        Its online rows cannot be read from then on; they leave the store with their entity's next rewrite or its expiry.
+        """
+        owner = self._project(caller, project, Action.DATASET_LIST)
+        stored = self._group(caller, owner, name, version, Action.DATASET_DELETE, states=(GroupState.ACTIVE, GroupState.DELETING))
+        group = stored.group
+        self._move(group, GroupState.DELETING)
+        self._control.delete_dataset(caller.grant, owner, group.dataset)
+        with suppress(SubjectNotFound):
+            dataset = replace(stored.dataset, permission=DatasetPermission.EDITABLE)
+            self._registry.delete_subject(caller.principal, value_subject(group.topic), dataset=dataset)
+        with self._lock:
+            self._tables.pop((owner, group.dataset), None)
+        shutil.rmtree(self._warehouse / owner / group.dataset, ignore_errors=True)
+        self._move(group, GroupState.DELETED)
+        logger.info("feature group deleted", extra={"project": owner, "group": group.dataset, "principal": caller.principal.name})
+
+    def progress(self, caller: Caller, project: str, name: str, version: int) -> Progress:
+        """Return how far the group's table is; for all who may know of the group, since it holds counts and one time only."""
+        owner = self._project(caller, project, Action.DATASET_LIST)
+        return self._held(self._group(caller, owner, name, version, Action.DATASET_LIST).group).progress()
+
+    # Rows
+
+    def rows(self, caller: Caller, project: str, name: str, version: int, *, limit: int | None = None) -> RowStream:
+        """Return the group's rows without repeats, in no particular order."""
+        owner = self._project(caller, project, Action.ROW_READ)
+        if limit is not None and limit < 1:
+            raise Invalid(f"limit must be at least 1, got {limit}")
+        group = self._group(caller, owner, name, version, Action.ROW_READ).group
+        pinned = self._held(group).pinned(count=True)
+        return RowStream(group.arrow_schema(), self._in_turn(_rows(pinned, limit)))
+
+    def sql(self, caller: Caller, project: str, statement: str, *, max_rows: int | None = None) -> SqlAnswer:
+        """Return the answer to one SELECT over the groups that the caller may read.
+
+        A group is a table by its name (the newest version) and by `<name>_<version>`. Raises `Invalid`, `NotFound` for
+        a table that is not the caller's to know, `LimitExceeded` for time, memory, rows and size.
+        """
+        owner = self._project(caller, project, Action.ROW_READ)
+        if max_rows is not None and max_rows < 1:
+            raise Invalid(f"max_rows must be at least 1, got {max_rows}")
+        readable = [stored.group for stored in self._active(owner) if decide(caller.principal, Action.ROW_READ, stored.dataset).allowed]
+        shapes: dict[str, TableShape] = {}
+        for group in readable:  # by name and version, so that the plain name ends with the newest
+            shape = TableShape(group.dataset, tuple(feature.name for feature in group.features))
+            shapes[group.name] = shapes[group.dataset] = shape
+        checked = check(statement, shapes)
+        tables = [
+            _sql_table(self._held(group).pinned(count=True), checked.reads[group.dataset])
+            for group in readable
+            if group.dataset in checked.reads
+        ]
+        answer = self._sql.run(checked.sql, tables, owner=caller.principal.name, max_rows=max_rows)
+        logger.info(
+            "rows read by SQL",
+            extra={"project": owner, "principal": caller.principal.name, "tables": sorted(checked.reads), "rows": answer.rows},
+        )
+        return answer
+
+    def training_data(self, caller: Caller, project: str, spec: TrainingSpec, spine: pa.Table) -> TrainingData:
+        """Return the spine's rows, in order, each with the features that were known at its label time.
+
+        The tables are held at the versions that the returned `dataset` names, and which the catalogue remembers.
+        Raises `Invalid` naming a column or feature that does not fit.
+        """
+        owner = self._project(caller, project, Action.ROW_READ)
+        if spine.num_rows > _MOST_LABELS:
+            raise LimitExceeded(f"a spine has at most {_MOST_LABELS} rows, this one has {spine.num_rows}: ask in parts")
+        groups = [self._group(caller, owner, each.group, each.version, Action.ROW_READ).group for each in spec.features]
+        pinned = [self._held(group).pinned() for group in groups]
+        reader = point_in_time_join(spine, sources(spec, pinned), spec.label_time)
+        rows = RowStream(reader.schema, self._in_turn(_read(reader)))
+        made = TrainingDataset(
+            id=secrets.token_hex(8),
+            project=owner,
+            label_time=spec.label_time,
+            features=tuple(spec.document()),
+            snapshot=snapshot(pinned),
+            labels=spine.num_rows,
+            created_by=caller.principal.name,
+            created_at=self._clock.now(),
+        )
+        with self._repository.transaction() as catalogue:
+            catalogue.add_training_dataset(made)
+        logger.info(
+            "training data read",
+            extra={"project": owner, "principal": caller.principal.name, "tables": sorted(made.snapshot), "labels": spine.num_rows},
+        )
+        return TrainingData(made, rows)
+
+    def training_datasets(self, caller: Caller, project: str) -> list[TrainingDataset]:
+        """Return what the project's newest training sets were made of; no rows."""
+        owner = self._project(caller, project, Action.PROGRAM_DESCRIBE)
+        with self._repository.transaction() as catalogue:
+            return catalogue.training_datasets(owner)
+
+    def online_read(
+        self, caller: Caller, project: str, requests: Sequence[OnlineRequest], entities: Mapping[str, Sequence[Any]]
+    ) -> list[OnlineRows]:
+        """Return the newest values of `entities` (key column -> values, all of one length) for each request, in order."""
+        owner = self._project(caller, project, Action.ONLINE_READ)
+        if not requests:
+            raise Invalid("name at least one feature group to read")
+        most = max((len(values) for values in entities.values()), default=0)
+        if most > _MOST_ENTITIES:
+            raise LimitExceeded(f"at most {_MOST_ENTITIES} entities are read at a time, got {most}")
+        selections = []
+        for each in requests:
+            group = self._group(caller, owner, each.group, each.version, Action.ONLINE_READ).group
+            if not group.online_enabled:
+                raise Invalid(f"{group.name} version {group.version} has no online rows: it was created without")
+            selections.append(Selection(group, each.features))
+        found = read_vectors(self._online.of(owner), selections, entities, now=self._clock.now())
+        return [OnlineRows(vectors, self._why_empty(vectors)) for vectors in found]
+
+    def _why_empty(self, vectors: OnlineVectors) -> str | None:
+        group, entities = vectors.group, len(vectors.event_time)
+        if entities == 0 or vectors.event_time.null_count < entities:
+            return None
+        newest = self._held(group).newest_event_time()
+        if newest is None:
+            return f"{group.name} version {group.version} is empty: no record has reached its table yet"
+        return f"none of these {entities} entities has a row in {group.name} version {group.version}; its newest event time is {newest.isoformat()}"
+
+    # What all of them share
+
+    def _project(self, caller: Caller, project: str, action: Action) -> ProjectName:
+        """Return the project if the caller may do `action` in it at all."""
+        owner = parse_project(project)
+        require(decide(caller.principal, action, project=owner), f"project {owner}")
+        return owner
+
+    def _group(
+        self,
+        caller: Caller,
+        project: ProjectName,
+        name: str,
+        version: int,
+        action: Action,
+        states: Sequence[GroupState] = (GroupState.ACTIVE,),
+    ) -> StoredGroup:
+        thing = f"feature group {parse_group(name)} version {version} of project {project}"
+        found = next((each for each in self._catalogue(project) if (each.group.name, each.group.version) == (name, version)), None)
+        if found is None or found.state not in states:
+            raise NotFound(f"{thing} is not there")
+        require(decide(caller.principal, action, found.dataset), thing)
+        return found
+
+    def _active(self, project: ProjectName) -> list[StoredGroup]:
+        return [stored for stored in self._catalogue(project) if stored.state is GroupState.ACTIVE]
+
+    def _catalogue(self, project: ProjectName) -> list[StoredGroup]:
+        now = time.monotonic()
+        with self._lock:
+            until, known = self._known.get(project, (0.0, []))
+        if now < until:
+            return known
+        with self._repository.transaction() as catalogue:
+            known = catalogue.groups(project)
+        with self._lock:
+            self._known[project] = (now + _CATALOGUE_SECONDS, known)
+        return known
+
+    def _move(self, group: FeatureGroup, state: GroupState) -> None:
+        with self._repository.transaction() as catalogue:
+            catalogue.set_group_state(group.project, group.name, group.version, state)
+        self._forget(group.project)
+
+    def _forget(self, project: ProjectName) -> None:
+        with self._lock:
+            self._known.pop(project, None)
+
+    def _entered(self, caller: Caller, project: ProjectName, document: Mapping[str, Any], partitions: int) -> StoredGroup:
+        """Return the catalogue's entry for `document`, made now or by an earlier attempt."""
+        name = parse_group(str(document.get("name", "")))
+        with self._repository.transaction() as catalogue:
+            newest = catalogue.newest_version(project, name)
+            version = document.get("version")
+            if version is None:
+                # An attempt that was interrupted before it could tell its version is taken up again, if it was for the same.
+                begun = catalogue.group(project, name, newest)
+                again = begun is not None and begun.state is GroupState.CREATING and begun.created_by == caller.principal.name
+                version = newest if again and begun is not None and _same(begun.group, document) else newest + 1
+            wanted = group_from(project, document, version)
+            known = catalogue.group(project, name, wanted.version)
+            if known is None:
+                stored = StoredGroup(wanted, partitions, GroupState.CREATING, caller.principal.name, self._clock.now())
+                catalogue.add_group(stored)
+                self._forget(project)
+                return stored
+        if known.state in (GroupState.DELETING, GroupState.DELETED):
+            raise Conflict(f"{name} version {wanted.version} was deleted and its name is not given out again: create version {newest + 1}")
+        if difference := difference_of(known.group, wanted):
+            raise Conflict(f"{name} version {wanted.version} exists with another schema: {difference}; create version {newest + 1} for it")
+        return known
+
+    def _in_turn(self, batches: Generator[pa.RecordBatch, None, None]) -> Generator[pa.RecordBatch, None, None]:
+        """Yield `batches` while holding one of the few turns: each reader may take a gibibyte."""
+        if not self._turns.acquire(timeout=_TURN_SECONDS):
+            raise LimitExceeded("too many tables are being read at this moment: try again later")
+        try:
+            with closing(batches):
+                yield from batches
+        finally:
+            self._turns.release()
+
+    def _held(self, group: FeatureGroup) -> _HeldTable:
+        with self._lock:
+            held = self._tables.get((group.project, group.dataset))
+            if held is None:
+                held = self._tables[(group.project, group.dataset)] = _HeldTable(OfflineTable(self._warehouse, group))
+        return held
+
+
+class _HeldTable:
+    """A group's table with what is known of it, read again only where the log has grown. Thread-safe."""
+
+    def __init__(self, table: OfflineTable) -> None:
+        self._table = table
+        self._lock = threading.Lock()
+
+    def create(self) -> None:
+        with self._lock:
+            self._table.create()
+
+    def pinned(self, *, count: bool = False) -> PinnedTable:
+        """Return the newest version; with `count`, also how many of its rows are repeats, unless the table is very large."""
+        with self._lock:
+            found = self._table.snapshot()
+            files = tuple(self._table.path / name for name in found.files)
+            stored = sum(file.rows for file in found.files.values())
+            repeats = stored - self._table.rows(found.version) if count and stored <= _COUNTED_ROWS else None
+        return PinnedTable(self._table.group, found.version, files, repeats)
+
+    def newest_event_time(self) -> datetime | None:
+        with self._lock:
+            found = self._table.snapshot()
+        newest = max((file.max_event_time for file in found.files.values() if file.max_event_time), default=None)
+        return datetime.fromisoformat(newest) if newest else None
+
+    def progress(self) -> Progress:
+        with self._lock:
+            found = self._table.snapshot()
+            progress = self._table.progress()
+        # A group's topic is made once and never again under its name, so there is one topic id.
+        offsets = {int(app.rpartition("/")[2]): offset for app, offset in found.transactions.items()}
+        return Progress(
+            rows=progress.rows,
+            repeats=progress.repeats,
+            records=progress.records,
+            rejected=progress.rejected,
+            deletions=progress.deletions,
+            offsets=dict(sorted(offsets.items())),
+            table_version=found.version,
+            newest_event_time=progress.newest_event_time,
+        )
+
+
+def difference_of(found: FeatureGroup, wanted: FeatureGroup) -> str:
+    """Return in words where `wanted` differs from `found` in what records and rows are made of; empty where it does not."""
+    differences = []
+    for what, one, other in (
+        ("its primary key", ", ".join(found.key_columns), ", ".join(wanted.key_columns)),
+        ("its event time", found.event_time, wanted.event_time),
+        ("online rows", found.online_enabled, wanted.online_enabled),
+        ("ttl_seconds", found.ttl_seconds, wanted.ttl_seconds),
+    ):
+        if one != other:
+            differences.append(f"{what} is {one}, not {other}" if what != "online rows" else f"online rows are {'on' if one else 'off'}")
+    if missing := [name for name in wanted.types if name not in found.types]:
+        differences.append(f"it has no {', '.join(missing)}")
+    if extra := [name for name in found.types if name not in wanted.types]:
+        differences.append(f"it also has {', '.join(extra)}")
+    changed = [name for name in wanted.types if name in found.types and wanted.types[name] is not found.types[name]]
+    differences += [f"{name} is {found.types[name]}, not {wanted.types[name]}" for name in changed]
+    if not differences and tuple(found.types) != tuple(wanted.types):
+        differences.append(f"its features are in the order {', '.join(found.types)}")
+    return "; ".join(differences)
+
+
+def group_from(project: ProjectName, document: Mapping[str, Any], version: int) -> FeatureGroup:
+    """Return the group of `document` at `version`."""
+    return group_from_document(project, {**document, "version": version})
+
+
+def _same(found: FeatureGroup, document: Mapping[str, Any]) -> bool:
+    return not difference_of(found, group_from(found.project, document, found.version))
+
+
+def _sql_table(pinned: PinnedTable, columns: frozenset[str]) -> SqlTable:
+    group = pinned.group
+    shown = tuple(name for name in group.types if name in columns) or (group.event_time,)
+    repeated = pinned.repeats != 0
+    return SqlTable(
+        name=group.dataset,
+        files=pinned.files,
+        schema=group.table_schema(),
+        columns=shown,
+        identity=(*group.key_columns, group.event_time) if repeated else (),
+        newest=NEWEST_FIRST if repeated else (),
+    )
+
+
+def _rows(pinned: PinnedTable, limit: int | None) -> Generator[pa.RecordBatch, None, None]:
+    group = pinned.group
+    schema = group.arrow_schema()
+    source = "stored" if pinned.repeats == 0 else f"({deduplicated_sql(group, 'stored')})"
+    statement = f"SELECT {listed(schema.names)} FROM {source}" + (f" LIMIT {int(limit)}" if limit is not None else "")  # noqa: S608  # quoted names
+    with engine(threads=1) as connection:
+        define_stored(connection, "stored", pinned.files, group.table_schema())
+        try:
+            for batch in connection.sql(statement).to_arrow_reader(_BATCH_ROWS):
+                yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+        except duckdb.OutOfMemoryException as error:
+            raise LimitExceeded("the table is too large to read at once: use SQL with WHERE, or training data") from error
+
+
+def _read(reader: pa.RecordBatchReader) -> Generator[pa.RecordBatch, None, None]:
+    try:
+        with reader:
+            yield from reader
+    except duckdb.OutOfMemoryException as error:
+        raise LimitExceeded("the training data need more memory than allowed: ask for fewer labels or groups at a time") from error

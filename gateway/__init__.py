@@ -1,0 +1,1 @@
+"""The doors: REST, schema registry and console."""

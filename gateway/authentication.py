@@ -1,0 +1,129 @@
+"""Who a request comes from: the caller's own proof goes to control, which answers with a grant of minutes.
+
+The gateway cannot make a grant. It keeps those it was given until shortly before they expire, or until control
+says that the principal was revoked.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import Request
+
+from gateway.upstream import Upstream
+from tenancy.grants import GrantVerifier
+from tenancy.model import Door, Principal
+from wardstream.errors import Unauthenticated
+from wardstream.server import client_certificate
+
+logger = logging.getLogger(__name__)
+
+SESSION_COOKIE = "wardstream_session"
+# A grant is taken afresh this long before it ends, so that a request in progress does not outlive it.
+_MARGIN_SECONDS = 30.0
+_CACHED = 10_000
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A verified caller."""
+
+    principal: Principal
+    grant: str
+
+
+@dataclass(frozen=True)
+class Doors:
+    """The gateway's ports and what each is for."""
+
+    platform: int
+    door: int
+    outside: int
+    inside: int
+
+    def of(self, request: Request) -> Door:
+        """Return the door that a request came in by."""
+        return Door.INSIDE if self.port(request) == self.inside else Door.OUTSIDE
+
+    def port(self, request: Request) -> int:
+        """Return the port that a request came in by."""
+        return int(request.scope["server"][1])
+
+
+class Callers:
+    """Turns requests into callers."""
+
+    def __init__(self, control: Upstream, verifier: GrantVerifier, doors: Doors) -> None:
+        self._control = control
+        self._verifier = verifier
+        self._doors = doors
+        self._held: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+
+    async def caller(self, request: Request) -> Caller:
+        """Return who sent `request`; raises `Unauthenticated` without a valid proof, `Unavailable` when control is away."""
+        proof = self._proof(request)
+        door = self._doors.of(request)
+        key = self._key(proof, door)
+        grant, ends = self._held.get(key, ("", 0.0))
+        if time.time() > ends:
+            answer: Any = await self._control.json(
+                "POST", "/internal/v1/grants", json={"proof": proof, "project": None, "door": door.value}
+            )
+            grant, ends = answer["grant"], datetime.fromisoformat(answer["expires_at"]).timestamp() - _MARGIN_SECONDS
+            self._held[key] = (grant, ends)
+            while len(self._held) > _CACHED:
+                self._held.popitem(last=False)
+        # Verified at each request: a revocation counts at once, whatever is kept here.
+        return Caller(self._verifier.verify(grant), grant)
+
+    async def open_session(self, *, link: str | None = None, api_key: str | None = None) -> str:
+        """Return a session for a one-time link or an API key; raises `Unauthenticated` for a wrong, used or expired one."""
+        proof = {"link": link} if link is not None else {"api_key": api_key or ""}
+        answer: Any = await self._control.json(
+            "POST", "/internal/v1/grants", json={"proof": proof, "project": None, "door": Door.OUTSIDE.value, "open_session": True}
+        )
+        return str(answer["session"])
+
+    async def end_session(self, session: str) -> None:
+        """End a session; one that is not there has ended."""
+        await self._control.json("POST", "/internal/v1/sessions/end", json={"session": session})
+        self._held.pop(self._key({"session": session}, Door.OUTSIDE), None)
+
+    def revoke(self, principal: str, generation: int) -> None:
+        """Refuse this principal's grants from now on."""
+        self._verifier.revoke(principal, generation)
+
+    def _key(self, proof: dict[str, str], door: Door) -> bytes:
+        return hashlib.sha256(repr((sorted(proof.items()), door.value)).encode()).digest()
+
+    def _proof(self, request: Request) -> dict[str, str]:
+        if self._doors.port(request) in (self._doors.outside, self._doors.inside):
+            certificate = client_certificate(request)
+            if certificate is None:
+                raise Unauthenticated("this door wants a client certificate")
+            return {"certificate": certificate.public_bytes(Encoding.PEM).decode()}
+        kind, _, value = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and value:
+            return {"api_key": value}
+        if kind.lower() == "basic":
+            return {"api_key": _password(value)}
+        if session := request.cookies.get(SESSION_COOKIE):
+            return {"session": session}
+        raise Unauthenticated("log in: an API key as `Authorization: Bearer <key>`, or as the password of basic authentication")
+
+
+def _password(value: str) -> str:
+    """Return the password of basic authentication: stock registry clients can send a key only so (RFC 7617)."""
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise Unauthenticated("the basic authentication header is not base64 of user:key") from error

@@ -1,0 +1,1 @@
+"""The surface that Confluent's clients expect."""

@@ -1,0 +1,109 @@
+"""Rows and records that come over REST: checked, encoded by the newest schema, produced in the caller's own name."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from featurestore.control import Control
+from featurestore.ingest import encode_rows, require_columns, validate
+from featurestore.model import group_from_document
+from gateway.authentication import Caller
+from gateway.produce import ProducerPool
+from schemas.serde import RegistryHttp
+from tenancy.model import Dataset
+from tenancy.policy import Action, decide, require
+from topics.records import encode_records
+from wardstream.client.transport import Transport
+from wardstream.clock import Clock
+from wardstream.errors import NotFound, Unavailable
+from wardstream.names import DatasetName, ProjectName, parse_any_dataset, parse_group, parse_project, value_subject
+
+logger = logging.getLogger(__name__)
+
+# Short enough for an answer that feels immediate, long enough not to keep the query process busy.
+_LOOK_SECONDS = 0.1
+# Records that reach the materialiser just after one flush wait for the next; each is a commit for all who wait.
+_FLUSH_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of rows: those not accepted come back with index and reason, and are not written anywhere."""
+
+    accepted: int
+    rejected: tuple[tuple[int, str], ...]
+    materialised: bool
+
+
+class RowWriter:
+    """Writes rows of feature groups and records of topics."""
+
+    def __init__(self, *, control: Transport, query: Transport, streams: Transport, producers: ProducerPool, clock: Clock) -> None:
+        self._control = Control(control)
+        self._query = query
+        self._streams = streams
+        self._producers = producers
+        self._clock = clock
+
+    def rows(self, caller: Caller, project: str, name: str, version: int, table: pa.Table, *, wait_seconds: float) -> Written:
+        """Write rows to the group's topic; with `wait_seconds` above 0, return when the offline table has them or the time is over.
+
+        Returns after the broker acknowledged every accepted row. `materialised` says whether both stores have them.
+        """
+        owner = parse_project(project)
+        path = f"/v1/projects/{owner}/feature-groups/{parse_group(name)}/{version}"
+        query = self._query.acting(caller.grant)
+        group = group_from_document(owner, query.json("GET", path))
+        self._require_write(caller, owner, group.dataset)
+        require_columns(group, table)
+        validated = validate(group, table, now=self._clock.now())
+        schema_id, _ = RegistryHttp(query).newest(value_subject(group.topic))
+        keys, values = encode_rows(group, validated.table, schema_id)
+        placed = self._producers.produce(caller, [(group.topic, key, value, []) for key, value in zip(keys, values, strict=True)])
+        done = wait_seconds > 0 and self._wait(query, owner, f"{path}/progress", placed, wait_seconds)
+        return Written(len(placed), tuple((each.index, each.reason) for each in validated.rejects), done)
+
+    def records(self, caller: Caller, project: str, dataset: str, records: Sequence[object]) -> Written:
+        """Write JSON records to a topic by the newest schema of its values."""
+        found = self._require_write(caller, parse_project(project), parse_any_dataset(dataset))
+        schema_id, schema = RegistryHttp(self._query.acting(caller.grant)).newest(value_subject(found.topic))
+        encoded = encode_records(records, schema_id, schema.text)
+        placed = self._producers.produce(caller, [(found.topic, None, value, []) for value in encoded.values])
+        return Written(len(placed), tuple((each.index, each.reason) for each in encoded.misfits), materialised=False)
+
+    def _require_write(self, caller: Caller, project: ProjectName, name: DatasetName) -> Dataset:
+        found = self._control.dataset(caller.grant, project, name)
+        if found is None:
+            raise NotFound(f"dataset {project}.{name} is not there")
+        require(decide(caller.principal, Action.RECORD_WRITE, found))
+        return found
+
+    def _wait(self, query: Transport, project: ProjectName, path: str, placed: Sequence[tuple[int, int]], seconds: float) -> bool:
+        """Return whether the offline table came past all of `placed`; the online store is written before it."""
+        wanted: dict[str, int] = {}
+        for partition, offset in placed:
+            wanted[str(partition)] = max(offset + 1, wanted.get(str(partition), 0))
+        deadline = time.monotonic() + seconds
+        flush_at = 0.0
+        while True:
+            if time.monotonic() >= flush_at:
+                flush_at = time.monotonic() + _FLUSH_SECONDS
+                self._flush(project)
+            offsets = query.json("GET", path)["offsets"]
+            if all(offsets.get(partition, 0) >= offset for partition, offset in wanted.items()):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_SECONDS)
+
+    def _flush(self, project: ProjectName) -> None:
+        try:
+            self._streams.json("POST", f"/internal/v1/projects/{project}/flush")
+        except Unavailable as error:
+            # The rows are in the topic, and the tables are filled when the process is back: the answer says whether they were.
+            logger.warning("the stream-worker cannot be asked to commit", extra={"project": project, "reason": error.message})

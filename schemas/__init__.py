@@ -1,0 +1,1 @@
+"""Schema registry, compatibility and wire format."""

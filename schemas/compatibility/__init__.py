@@ -1,0 +1,1 @@
+"""Whether a reader of one schema can read what was written with another."""

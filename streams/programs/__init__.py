@@ -1,0 +1,1 @@
+"""A project's own programs and the sandbox they run in."""

@@ -1,0 +1,1 @@
+"""The runtimes of a processor: Faust, Flink and backfill."""

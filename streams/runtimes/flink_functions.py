@@ -1,0 +1,102 @@
+"""Python functions that run inside Flink's task manager, in thread mode. Imported there and by the submitting process alone.
+
+Thread mode of Flink 2.3 cannot carry a null in a number of a row, so a row that stands for an unusable record has zeros there and its
+reason; every other row has all its values.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from pyflink.common import Row
+from pyflink.table import DataTypes
+from pyflink.table.types import DataType
+from pyflink.table.udf import FunctionContext, ScalarFunction
+
+from featurestore.model import record_key
+from streams import aggregates
+from streams.model import Column, Unusable, kind_named
+from streams.runtimes.decoding import RecordDecoder, registry_of
+from streams.runtimes.job import job_from
+from streams.windows import closing_watermark
+
+_ZERO = {"string": "", "bigint": 0, "double": 0.0}
+
+
+class Decode(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
+    """(value, closing) -> a row of reason, time, identity, key and measured values. Raises when the registry is away: Flink tries again."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+
+    def open(self, function_context: FunctionContext) -> None:
+        """Reach the registry; called once in the task manager."""
+        job = job_from(orjson.loads(self._job))
+        self._spec = job.spec
+        self._kind = kind_named(job.spec.kind)
+        registry = registry_of(job.connection)
+        self._decoder = RecordDecoder(self._kind, job.spec.parameters, registry.schema, now_ms=lambda: time.time() * 1000)
+        columns = (*self._kind.primary_key, *self._kind.values)
+        self._zeros = [_ZERO[column.type] for column in columns]
+
+    def eval(self, value: bytes | None, closing: bool) -> Any:
+        """Return the row of one record."""
+        try:
+            found = self._decoder.decode(value, closing=closing)
+        except Unusable as error:
+            # Time zero never moves a watermark forward.
+            return Row(str(error), 0, False, "", *self._zeros)
+        if found.closing:
+            ends = closing_watermark(self._spec.window, found.event_ms) + self._spec.window.lateness_ms
+            return Row("", ends, True, "", *self._zeros)
+        values = [found.values[column.name] for column in self._kind.values]
+        return Row("", found.event_ms, False, found.identity, *found.key, *values)
+
+
+class RecordKey(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
+    """Primary key values, in the order of a record key -> the record's key."""
+
+    def eval(self, *values: str) -> bytes:
+        """Return the key's bytes."""
+        return record_key(values)
+
+
+class N50(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
+    """Lengths -> N50."""
+
+    def eval(self, lengths: Sequence[int]) -> int | None:
+        """Return N50 of one window."""
+        return aggregates.n50(list(lengths))
+
+
+class Mean(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
+    """Values -> their mean."""
+
+    def eval(self, values: Sequence[float]) -> float | None:
+        """Return the mean of one window."""
+        return aggregates.mean(list(values))
+
+
+class MeanQuality(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
+    """Lengths and qualities -> the quality of the mean error."""
+
+    def eval(self, lengths: Sequence[int], qualities: Sequence[float]) -> float | None:
+        """Return the mean quality of one window."""
+        return aggregates.mean_quality(list(lengths), list(qualities))
+
+
+def decoded_type(columns: Sequence[Column]) -> DataType:
+    """Return the type of `Decode`'s row for these key and value columns."""
+    fields = [
+        DataTypes.FIELD("ws_reason", DataTypes.STRING()),
+        DataTypes.FIELD("ws_event_ms", DataTypes.BIGINT()),
+        DataTypes.FIELD("ws_closing", DataTypes.BOOLEAN()),
+        DataTypes.FIELD("ws_identity", DataTypes.STRING()),
+    ]
+    return DataTypes.ROW([*fields, *(DataTypes.FIELD(column.name, _TYPES[column.type]()) for column in columns)])
+
+
+_TYPES = {"string": DataTypes.STRING, "bigint": DataTypes.BIGINT, "double": DataTypes.DOUBLE}

@@ -1,0 +1,1 @@
+"""Projects, members, datasets, shares, policy, certificates, ACLs, quotas and audit."""

@@ -1,0 +1,246 @@
+"""The brokers, as control sees them: topics, rows and quotas. Every exception of a library becomes ours here."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library re-exports these without saying so
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewPartitions,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from tenancy import wire
+from tenancy.wire import AclRow
+from wardstream.errors import Invalid, Unavailable
+from wardstream.kafka import admin, kafka_error
+from wardstream.settings import KafkaSettings
+
+logger = logging.getLogger(__name__)
+
+# The broker refuses more than 10,000 rows in a call.
+_ROWS_PER_CALL = 5000
+# Long enough for a broker under load to answer, short enough that a call through the gateway does not time out first.
+_SECONDS = 15.0
+# A question for who is there; whoever waits for the end of a removed member's access should soon know that nobody is.
+_METADATA_SECONDS = 5.0
+
+CONSUMER_BYTE_RATE = "consumer_byte_rate"
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """A topic as the cluster has it. `config` holds what was set on the topic itself, defaults left out."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+    topic_id: str
+
+
+class Broker:
+    """All brokers of the cluster, as ws-control on the INTERNAL listener. Thread-safe."""
+
+    def __init__(self, settings: KafkaSettings, *, replication_factor: int) -> None:
+        self._admin = admin(settings)
+        self._replication_factor = replication_factor
+        self._tls = ssl.create_default_context(cafile=str(settings.tls.ca_file))
+        self._tls.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._tls.load_cert_chain(settings.tls.certificate_file, settings.tls.key_file)
+
+    # Topics
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """Return the addresses of all living brokers; raises `Unavailable` when none answers."""
+        metadata = self._ask("list brokers", lambda: self._admin.list_topics(topic="_ws-canary", timeout=_METADATA_SECONDS))
+        return [(str(broker.host), int(broker.port)) for _, broker in sorted(metadata.brokers.items())]
+
+    def cluster_id(self) -> str:
+        """Return the identity of the cluster, made when it was formatted."""
+        return str(
+            self._ask("describe the cluster", lambda: self._admin.list_topics(topic="_ws-canary", timeout=_METADATA_SECONDS)).cluster_id
+        )
+
+    def topic_names(self) -> frozenset[str]:
+        """Return the names of all topics."""
+        return frozenset(self._ask("list topics", lambda: self._admin.list_topics(timeout=_SECONDS)).topics)
+
+    def topics(self, names: Collection[str]) -> dict[str, TopicState]:
+        """Return those of the topics `names` that exist."""
+        if not names:
+            return {}
+        ordered = sorted(names)
+        described = {}
+        futures = self._admin.describe_topics(TopicCollection(ordered), request_timeout=_SECONDS)
+        for name, future in futures.items():
+            try:
+                described[name] = future.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise kafka_error(error, f"describe topic {name}") from error
+        if not described:
+            return {}
+        configs = self._all(
+            "describe topics",
+            self._admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in described], request_timeout=_SECONDS),
+        )
+        own = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+        set_on = {
+            resource.name: {key: entry.value for key, entry in entries.items() if entry.source == own and entry.value is not None}
+            for resource, entries in configs.items()
+        }
+        return {
+            name: TopicState(name, len(description.partitions), set_on[name], str(description.topic_id))
+            for name, description in described.items()
+        }
+
+    def create_topics(self, topics: Iterable[tuple[str, int, Mapping[str, str]]]) -> None:
+        """Create the topics (name, partitions, config) that are not there; one that is stays as it is."""
+        wanted = [
+            NewTopic(name, num_partitions=partitions, replication_factor=self._replication_factor, config=dict(config))
+            for name, partitions, config in topics
+        ]
+        if wanted:
+            futures = self._admin.create_topics(wanted, operation_timeout=_SECONDS, request_timeout=_SECONDS)
+            self._all("create topics", futures, harmless=KafkaError.TOPIC_ALREADY_EXISTS)
+
+    def add_partitions(self, name: str, total: int) -> None:
+        """Let the topic have `total` partitions, which must be more than it has."""
+        futures = self._admin.create_partitions([NewPartitions(name, total)], operation_timeout=_SECONDS, request_timeout=_SECONDS)
+        self._all("add partitions", futures)
+
+    def alter_config(self, name: str, set_to: Mapping[str, str], remove: Collection[str]) -> None:
+        """Set and unset values of a topic's configuration, leaving the others."""
+        entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in set_to.items()]
+        entries += [ConfigEntry(key, "", incremental_operation=AlterConfigOpType.DELETE) for key in remove]
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+        self._all("alter topics", self._admin.incremental_alter_configs([resource], request_timeout=_SECONDS))
+
+    def delete_topics(self, names: Collection[str]) -> None:
+        """Delete topics; one that is not there is as good as deleted."""
+        if names:
+            futures = self._admin.delete_topics(sorted(names), operation_timeout=_SECONDS, request_timeout=_SECONDS)
+            self._all("delete topics", futures, harmless=KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+    # Rows
+
+    def acl_rows(self, address: tuple[str, int], principals: Sequence[str | None] = (None,)) -> frozenset[AclRow]:
+        """Return the rows that the broker at `address` knows: of each of `principals` (with `User:`), or all of them.
+
+        Unlike a client library's answer, an empty one here means that there are none: errors are raised.
+        """
+        bodies = [wire.describe_acls_request(principal) for principal in principals]
+        answers = wire.exchange(address, self._tls, wire.DESCRIBE_ACLS, bodies, _SECONDS)
+        return frozenset().union(*(wire.describe_acls_answer(answer) for answer in answers))
+
+    def create_acls(self, rows: Collection[AclRow]) -> None:
+        """Add rows; one that is there already changes nothing."""
+        ordered = sorted(rows)
+        for start in range(0, len(ordered), _ROWS_PER_CALL):
+            part = [AclBinding(*_library_row(row)) for row in ordered[start : start + _ROWS_PER_CALL]]
+            self._all("create ACL rows", self._admin.create_acls(part, request_timeout=_SECONDS))
+
+    def delete_acls(self, rows: Collection[AclRow]) -> None:
+        """Remove exactly these rows."""
+        ordered = sorted(rows)
+        for start in range(0, len(ordered), _ROWS_PER_CALL):
+            part = [AclBindingFilter(*_library_row(row)) for row in ordered[start : start + _ROWS_PER_CALL]]
+            self._all("delete ACL rows", self._admin.delete_acls(part, request_timeout=_SECONDS))
+
+    def delete_all_acls(self, principal: str) -> None:
+        """Remove whatever rows `principal` (without `User:`) has, by one filter."""
+        everything = AclBindingFilter(
+            ResourceType.ANY,
+            None,  # type: ignore[arg-type]  # None stands for any name; the annotation forgets it
+            ResourcePatternType.ANY,
+            f"User:{principal}",
+            None,  # type: ignore[arg-type]  # any host
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        self._all("delete ACL rows", self._admin.delete_acls([everything], request_timeout=_SECONDS))
+
+    # Quotas
+
+    def set_consumer_rate(self, principal: str, bytes_a_second: float | None) -> None:
+        """Bound what a principal (without `User:`) may fetch, or lift the bound; any broker forwards this."""
+        body = wire.alter_quota_request(principal, CONSUMER_BYTE_RATE, bytes_a_second)
+        (answer,) = self._first_that_answers(wire.ALTER_CLIENT_QUOTAS, body)
+        wire.alter_quota_answer(answer)
+
+    def quotas(self, principal: str | None = None) -> dict[str, dict[str, float]]:
+        """Return principal -> quota -> value, of one principal or of all."""
+        (answer,) = self._first_that_answers(wire.DESCRIBE_CLIENT_QUOTAS, wire.describe_quotas_request(principal))
+        return wire.describe_quotas_answer(answer)
+
+    def everywhere(self, question: Callable[[tuple[str, int]], T]) -> list[T]:
+        """Return the answer of every living broker, asked at the same time."""
+        addresses = self.addresses()
+        if len(addresses) == 1:
+            return [question(addresses[0])]
+        with ThreadPoolExecutor(len(addresses)) as pool:
+            return list(pool.map(question, addresses))
+
+    def _first_that_answers(self, request: tuple[int, int], body: bytes) -> list[bytes]:
+        away = Unavailable("no broker answers")
+        for address in self.addresses():
+            try:
+                return wire.exchange(address, self._tls, request, [body], _SECONDS)
+            except Unavailable as error:
+                away = error
+        raise away
+
+    def _ask(self, doing: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except KafkaException as error:
+            raise kafka_error(error, doing) from error
+
+    def _all(self, doing: str, futures: Mapping[K, Future[T]], *, harmless: int | None = None) -> dict[K, T]:
+        """Wait for every answer before raising the first error, so that one bad topic does not hide that others were made."""
+        answers: dict[K, T] = {}
+        failure: KafkaException | None = None
+        for key, future in futures.items():
+            try:
+                answers[key] = future.result(_SECONDS * 2)
+            except KafkaException as error:
+                if harmless is None or error.args[0].code() != harmless:
+                    failure = failure or error
+            except TimeoutError as error:
+                raise Unavailable(f"cannot {doing}: the broker did not answer within {_SECONDS * 2:g} s") from error
+        if failure is not None:
+            inner = failure.args[0]
+            if inner.code() in (KafkaError.INVALID_CONFIG, KafkaError.INVALID_PARTITIONS, KafkaError.TOPIC_EXCEPTION):
+                raise Invalid(f"the broker refused to {doing}: {inner.str()}") from failure
+            raise kafka_error(failure, doing) from failure
+        return answers
+
+
+def _library_row(row: AclRow) -> tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation, AclPermissionType]:
+    return (
+        ResourceType(row.resource),
+        row.name,
+        ResourcePatternType(row.pattern),
+        row.principal,
+        row.host,
+        AclOperation(row.operation),
+        AclPermissionType(row.permission),
+    )

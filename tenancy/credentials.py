@@ -1,0 +1,225 @@
+"""Keys, tokens, links, sessions and certificates in the database. Secrets are kept as hashes only."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
+
+from tenancy import tables
+from wardstream.names import MemberName, ProjectName
+
+_TOKEN = re.compile(r"(ws[kels])_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+
+
+class SecretKind(StrEnum):
+    """What a secret text is for; its first letters, so that one found lying around can be told."""
+
+    API_KEY = "wsk"
+    ENROLMENT = "wse"
+    LOGIN_LINK = "wsl"
+    SESSION = "wss"
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret text `<kind>_<id>_<256 random bits>`: the id finds its row, the rest proves it."""
+
+    kind: SecretKind
+    id: str
+    proof: str
+
+    @property
+    def text(self) -> str:
+        """What its bearer keeps; shown once."""
+        return f"{self.kind}_{self.id}_{self.proof}"
+
+    @property
+    def hash(self) -> str:
+        """What is kept here. The proof is random, so one round of SHA-256 leaves nothing to guess."""
+        return hashlib.sha256(self.proof.encode()).hexdigest()
+
+    def proves(self, secret_hash: str) -> bool:
+        """Return whether this is the secret whose hash was kept."""
+        return hmac.compare_digest(self.hash, secret_hash)
+
+
+def new_secret(kind: SecretKind) -> Secret:
+    """Return a fresh random secret."""
+    return Secret(kind, secrets.token_hex(6), secrets.token_urlsafe(32))
+
+
+def parse_secret(text: str, kind: SecretKind) -> Secret | None:
+    """Return `text` as a secret of `kind`, or None where it cannot be one."""
+    match = _TOKEN.fullmatch(text.strip())
+    if match is None or match[1] != kind.value:
+        return None
+    return Secret(kind, match[2], match[3])
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whose a credential is: a member of one project, or, with neither, the administrator's."""
+
+    project: ProjectName | None
+    member: MemberName | None
+    generation: int
+
+
+ADMINISTRATOR = Holder(None, None, 1)
+
+
+@dataclass(frozen=True)
+class StoredSecret:
+    """What is kept of a secret."""
+
+    holder: Holder
+    secret_hash: str
+    expires_at: datetime | None
+    ended_at: datetime | None
+    """When it was used up or revoked."""
+
+
+@dataclass(frozen=True)
+class StoredCertificate:
+    """What is kept of a certificate that was issued."""
+
+    serial: int
+    holder: Holder
+    profile: str
+    issued_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+
+class Credentials:
+    """The credentials' part of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add_api_key(self, secret: Secret, holder: Holder, at: datetime) -> None:
+        """Keep a key."""
+        self._connection.execute(insert(tables.api_keys).values(id=secret.id, secret_hash=secret.hash, created_at=at, **vars(holder)))
+
+    def api_key(self, key_id: str) -> StoredSecret | None:
+        """Return the key, also a revoked one, or None."""
+        row = self._connection.execute(select(tables.api_keys).where(tables.api_keys.c.id == key_id)).one_or_none()
+        return None if row is None else StoredSecret(_holder(row), row.secret_hash, None, row.revoked_at)
+
+    def revoke_administrator_keys(self, at: datetime) -> None:
+        """Make every administrator's key worthless."""
+        table = tables.api_keys
+        self._connection.execute(update(table).where(table.c.project.is_(None), table.c.revoked_at.is_(None)).values(revoked_at=at))
+
+    def add_enrolment_token(self, secret: Secret, holder: Holder, expires_at: datetime) -> None:
+        """Keep a one-time token."""
+        self._connection.execute(
+            insert(tables.enrolment_tokens).values(id=secret.id, secret_hash=secret.hash, expires_at=expires_at, **vars(holder))
+        )
+
+    def enrolment_token(self, token_id: str) -> StoredSecret | None:
+        """Return the token, also a used one, or None."""
+        return self._one_time(tables.enrolment_tokens, token_id)
+
+    def use_enrolment_token(self, token_id: str, at: datetime) -> bool:
+        """Mark the token used; False where somebody else was first."""
+        return self._use(tables.enrolment_tokens, token_id, at)
+
+    def add_login_link(self, secret: Secret, expires_at: datetime) -> None:
+        """Keep a one-time link of the administrator's."""
+        self._connection.execute(insert(tables.login_links).values(id=secret.id, secret_hash=secret.hash, expires_at=expires_at))
+
+    def login_link(self, link_id: str) -> StoredSecret | None:
+        """Return the link, also a used one, or None."""
+        row = self._connection.execute(select(tables.login_links).where(tables.login_links.c.id == link_id)).one_or_none()
+        return None if row is None else StoredSecret(ADMINISTRATOR, row.secret_hash, row.expires_at, row.used_at)
+
+    def use_login_link(self, link_id: str, at: datetime) -> bool:
+        """Mark the link used; False where somebody else was first."""
+        return self._use(tables.login_links, link_id, at)
+
+    def add_session(self, secret: Secret, holder: Holder, expires_at: datetime) -> None:
+        """Keep a session."""
+        self._connection.execute(
+            insert(tables.sessions).values(id=secret.id, secret_hash=secret.hash, expires_at=expires_at, **vars(holder))
+        )
+
+    def session(self, session_id: str) -> StoredSecret | None:
+        """Return the session, also an expired one, or None."""
+        row = self._connection.execute(select(tables.sessions).where(tables.sessions.c.id == session_id)).one_or_none()
+        return None if row is None else StoredSecret(_holder(row), row.secret_hash, row.expires_at, None)
+
+    def end_session(self, session_id: str) -> None:
+        """Forget a session."""
+        self._connection.execute(delete(tables.sessions).where(tables.sessions.c.id == session_id))
+
+    def add_certificate(self, certificate: StoredCertificate) -> None:
+        """Keep that a certificate was issued."""
+        self._connection.execute(
+            insert(tables.certificates).values(
+                serial=_serial(certificate.serial),
+                profile=certificate.profile,
+                issued_at=certificate.issued_at,
+                expires_at=certificate.expires_at,
+                **vars(certificate.holder),
+            )
+        )
+
+    def certificate(self, serial: int) -> StoredCertificate | None:
+        """Return the certificate, also a revoked or expired one, or None where control never issued it."""
+        table = tables.certificates
+        row = self._connection.execute(select(table).where(table.c.serial == _serial(serial))).one_or_none()
+        if row is None:
+            return None
+        return StoredCertificate(serial, _holder(row), row.profile, row.issued_at, row.expires_at, row.revoked_at)
+
+    def last_certificate_ends(self, holder: Holder) -> datetime | None:
+        """Return when the last certificate of this generation of a member expires."""
+        table = tables.certificates
+        query = select(func.max(table.c.expires_at)).where(
+            table.c.project == holder.project, table.c.member == holder.member, table.c.generation == holder.generation
+        )
+        found: datetime | None = self._connection.execute(query).scalar_one_or_none()
+        return found
+
+    def revoke_all(self, holder: Holder, at: datetime) -> None:
+        """End every key, token, session and certificate of a member, of this generation and of those before."""
+        keys, certificates = tables.api_keys, tables.certificates
+        for table in (keys, certificates):
+            self._connection.execute(
+                update(table)
+                .where(table.c.project == holder.project, table.c.member == holder.member, table.c.revoked_at.is_(None))
+                .values(revoked_at=at)
+            )
+        for gone in (tables.enrolment_tokens, tables.sessions):
+            self._connection.execute(delete(gone).where(gone.c.project == holder.project, gone.c.member == holder.member))
+
+    def forget_expired(self, now: datetime) -> None:
+        """Drop sessions, tokens and certificates whose time is over. Used tokens stay until then, so that they can be told."""
+        for table in (tables.sessions, tables.enrolment_tokens, tables.login_links, tables.certificates):
+            self._connection.execute(delete(table).where(table.c.expires_at < now))
+
+    def _one_time(self, table: Table, secret_id: str) -> StoredSecret | None:
+        row = self._connection.execute(select(table).where(table.c.id == secret_id)).one_or_none()
+        return None if row is None else StoredSecret(_holder(row), row.secret_hash, row.expires_at, row.used_at)
+
+    def _use(self, table: Table, secret_id: str, at: datetime) -> bool:
+        query = update(table).where(table.c.id == secret_id, table.c.used_at.is_(None)).values(used_at=at)
+        return self._connection.execute(query).rowcount == 1
+
+
+def _holder(row: object) -> Holder:
+    project, member, generation = (getattr(row, name) for name in ("project", "member", "generation"))
+    return Holder(ProjectName(project) if project is not None else None, MemberName(member) if member is not None else None, generation)
+
+
+def _serial(serial: int) -> str:
+    # Random serials have up to 160 bits, more than a database's integers.
+    return format(serial, "x")

@@ -1,0 +1,147 @@
+"""Signed grants: control says once who a caller is, every process can check it without asking back.
+
+A grant is a compact JWS (ES256) and lives for minutes. It is no secret to hand around: the processes that take it are
+reached with platform certificates only. A revocation drops grants before they expire; see `GrantVerifier.revoke`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections import OrderedDict
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
+
+from tenancy.model import Door, Principal, PrincipalKind, Role
+from wardstream.clock import Clock, SystemClock
+from wardstream.errors import Unauthenticated, WardstreamError
+from wardstream.names import parse_any_dataset, parse_member, parse_project, split_principal
+
+GRANT_LIFETIME = timedelta(minutes=5)
+EXECUTION_GRANT_LIFETIME = timedelta(hours=1)
+
+_ISSUER = "ws-control"
+_ALGORITHM = "ES256"
+# Clocks of hosts differ a little; a grant that is "not yet" valid by more than this is refused.
+_LEEWAY = timedelta(seconds=30)
+_CACHED = 4096
+
+
+class GrantSigner:
+    """Signs grants with control's key."""
+
+    def __init__(self, private_key_pem: str | bytes, clock: Clock) -> None:
+        self._key = ECKey.import_key(private_key_pem)
+        self._clock = clock
+
+    def sign(self, principal: Principal, lifetime: timedelta = GRANT_LIFETIME) -> tuple[str, datetime]:
+        """Return a grant for `principal` and when it ends."""
+        now = self._clock.now()
+        ends = now + lifetime
+        claims = {
+            "iss": _ISSUER,
+            "sub": principal.name,
+            "jti": secrets.token_hex(8),
+            "iat": int(now.timestamp()),
+            "exp": int(ends.timestamp()),
+            **_claims(principal),
+        }
+        return jws.serialize_compact({"alg": _ALGORITHM, "typ": "JWT"}, orjson.dumps(claims), self._key), ends
+
+
+class GrantVerifier:
+    """Turns grants back into principals. Thread-safe."""
+
+    def __init__(self, public_key_pem: str | bytes, clock: Clock | None = None) -> None:
+        self._key = ECKey.import_key(public_key_pem)
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._verified: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        self._revoked: dict[tuple[str, str], int] = {}
+
+    def verify(self, token: str) -> Principal:
+        """Return whom control gave `token` to.
+
+        Raises `Unauthenticated` for a token that control did not sign, that has expired, or whose bearer was removed.
+        """
+        digest = hashlib.sha256(token.encode()).digest()
+        now = self._clock.now().timestamp()
+        with self._lock:
+            known = self._verified.get(digest)
+        if known is None:
+            known = self._check(token, now)
+            with self._lock:
+                self._verified[digest] = known
+                while len(self._verified) > _CACHED:
+                    self._verified.popitem(last=False)
+        principal, ends = known
+        if now >= ends:
+            raise Unauthenticated("the grant has expired: ask for a new one")
+        if principal.project is not None and principal.member is not None:
+            with self._lock:
+                revoked = self._revoked.get((principal.project, principal.member), 0)
+            if principal.generation <= revoked:
+                raise Unauthenticated(f"{principal.name} is no longer a member of {principal.project}")
+        return principal
+
+    def revoke(self, principal: str, generation: int) -> None:
+        """Refuse every grant of this member up to `generation` from now on; `principal` may carry any generation.
+
+        Kept in memory only: after a restart the grants given before are good again until they expire, so whoever
+        keeps a verifier asks control for recent revocations when it starts.
+        """
+        project, member, _ = split_principal(principal)
+        with self._lock:
+            key = (project, member)
+            self._revoked[key] = max(generation, self._revoked.get(key, 0))
+
+    def _check(self, token: str, now: float) -> tuple[Principal, float]:
+        try:
+            signed = jws.deserialize_compact(token.encode(), self._key, algorithms=[_ALGORITHM])
+            claims: dict[str, Any] = orjson.loads(signed.payload)
+            if claims["iss"] != _ISSUER or claims["iat"] > now + _LEEWAY.total_seconds():
+                raise Unauthenticated("the grant is not one of this platform's")
+            return _principal(claims), float(claims["exp"])
+        except (JoseError, ValueError, KeyError, TypeError, WardstreamError) as error:
+            raise Unauthenticated("the grant is not one of this platform's") from error
+
+
+def _claims(principal: Principal) -> dict[str, Any]:
+    return {
+        "kind": principal.kind.value,
+        "project": principal.project,
+        "member": principal.member,
+        "role": principal.role.value if principal.role else None,
+        "generation": principal.generation,
+        "door": principal.door.value,
+        "sandboxed": principal.sandboxed,
+        "reads": sorted(principal.reads),
+        "writes": sorted(principal.writes),
+        "platform": principal.platform,
+        "execution": principal.execution,
+    }
+
+
+def _principal(claims: dict[str, Any]) -> Principal:
+    principal = Principal(
+        kind=PrincipalKind(claims["kind"]),
+        project=parse_project(claims["project"]) if claims["project"] is not None else None,
+        member=parse_member(claims["member"]) if claims["member"] is not None else None,
+        role=Role(claims["role"]) if claims["role"] is not None else None,
+        generation=int(claims["generation"]),
+        door=Door(claims["door"]),
+        sandboxed=bool(claims["sandboxed"]),
+        reads=frozenset(parse_any_dataset(name) for name in claims["reads"]),
+        writes=frozenset(parse_any_dataset(name) for name in claims["writes"]),
+        platform=claims["platform"],
+        execution=claims["execution"],
+    )
+    if claims["sub"] != principal.name:
+        raise ValueError("subject and claims differ")
+    return principal

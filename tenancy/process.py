@@ -1,0 +1,163 @@
+"""The control process: its parts, wired, and what it does by itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from fastapi import FastAPI
+
+from tenancy import api
+from tenancy.authentication import Authentication
+from tenancy.authority.init import AuthorityKeys, open_authority
+from tenancy.broker import Broker
+from tenancy.first_start import open_database
+from tenancy.grants import EXECUTION_GRANT_LIFETIME, GrantSigner, GrantVerifier
+from tenancy.model import Door
+from tenancy.reconcile import Reconciler
+from tenancy.redis_users import OnlineStoreUsers
+from tenancy.repository import Repository
+from tenancy.revocation import Peers, Revoker
+from tenancy.service import TenancyService
+from wardstream.clock import Clock
+from wardstream.errors import WardstreamError
+from wardstream.server import application, platform_listener, serve
+from wardstream.settings import ControlSettings
+
+logger = logging.getLogger(__name__)
+
+# Drift is found within a minute; a process that missed a revocation is told within two seconds of its return.
+_RECONCILE_SECONDS = 60.0
+_RESUME_SECONDS = 2.0
+# Until the first run succeeds, other processes wait for it: the registry's topic, the functions, their rights. What
+# still fails then is tried ever more seldom.
+_FIRST_SECONDS = 0.3
+_LONGEST_WAIT_SECONDS = 5.0
+
+
+def run(settings: ControlSettings, clock: Clock) -> None:
+    """Serve until SIGTERM; reconcile at the start and every minute, and finish the revocations that a crash cut short."""
+    engine = open_database(settings)
+    keys = open_authority(settings)
+    app, upkeep = build(settings, keys, Repository(engine), clock)
+    thread = threading.Thread(target=upkeep.run, name="upkeep", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        upkeep.stop()
+        thread.join(timeout=5)
+        engine.dispose()
+
+    serve(app, [platform_listener(settings)], on_stop=stop)
+
+
+class Upkeep:
+    """What control does by itself."""
+
+    def __init__(self, *, repository: Repository, reconciler: Reconciler, revoker: Revoker, clock: Clock) -> None:
+        self._repository = repository
+        self._reconciler = reconciler
+        self._revoker = revoker
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._waiting: str | None = "the first reconciliation"
+
+    def waiting(self) -> str | None:
+        """Return what broker and online store still lack, or None when the last run brought everything there."""
+        return self._waiting
+
+    def stop(self) -> None:
+        """End `run` after the step it is at."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Resume revocations and reconcile until stopped. What fails is logged and tried again."""
+        due, pause = 0.0, _FIRST_SECONDS
+        while not self._stopped.is_set():
+            # Revocations first: reconciling must not be what takes a removed member's rows away.
+            self._guarded("revocations", self._revoker.resume)
+            if time.monotonic() >= due:
+                done = self._guarded("reconciliation", self._reconcile) and self._waiting is None
+                pause = _FIRST_SECONDS if done else min(pause * 2, _LONGEST_WAIT_SECONDS)
+                due = time.monotonic() + (_RECONCILE_SECONDS if done else pause)
+            self._stopped.wait(min(_RESUME_SECONDS, max(due - time.monotonic(), 0.05)))
+
+    def _reconcile(self) -> None:
+        if not self._reconciler.everything().settled:
+            self._waiting = "brokers to show all rights"
+            return
+        self._revoker.lift_old_bounds()
+        with self._repository.transaction() as tenancy:
+            tenancy.credentials.forget_expired(self._clock.now())
+        self._waiting = None
+
+    def _guarded(self, what: str, part: Callable[[], object]) -> bool:
+        try:
+            part()
+        except WardstreamError as error:
+            if self._waiting != error.message:
+                logger.warning("not done yet", extra={"what": what, "waiting_for": error.message, **error.details})
+            self._waiting = error.message
+            return False
+        except Exception:
+            # The thread must live: a fault here would end all reconciling without a sign.
+            self._waiting = f"{what} failed; the log says why"
+            logger.exception("not done", extra={"what": what})
+            return False
+        return True
+
+
+def build(settings: ControlSettings, keys: AuthorityKeys, repository: Repository, clock: Clock) -> tuple[FastAPI, Upkeep]:
+    """Return the application and its upkeep, wired."""
+    private = keys.grant_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    verifier = GrantVerifier(keys.grant_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), clock)
+    with repository.transaction() as tenancy:
+        for revocation in tenancy.revocations(since=clock.now() - EXECUTION_GRANT_LIFETIME):
+            verifier.revoke(revocation.principal, revocation.generation)
+    broker = Broker(settings.kafka, replication_factor=settings.replication_factor)
+    rights = threading.Lock()
+    reconciler = Reconciler(
+        repository=repository,
+        broker=broker,
+        users=OnlineStoreUsers(settings.redis, keys.secret),
+        secret=keys.secret,
+        functions=settings.redis_functions_file,
+        clock=clock,
+        settle_seconds=settings.settle_seconds,
+        rights=rights,
+    )
+    revoker = Revoker(
+        repository=repository,
+        broker=broker,
+        peers=Peers(settings.peers, settings.tls),
+        verifier=verifier,
+        clock=clock,
+        settle_seconds=settings.settle_seconds,
+        rights=rights,
+    )
+    authentication = Authentication(
+        repository=repository,
+        issuer=keys.issuer,
+        signer=GrantSigner(private, clock),
+        verifier=verifier,
+        intermediates={
+            door: x509.load_pem_x509_certificate((settings.pki / f"{door}.pem").read_bytes()) for door in (Door.OUTSIDE, Door.INSIDE)
+        },
+        clock=clock,
+        link_file=settings.home / "login-link",
+    )
+    upkeep = Upkeep(repository=repository, reconciler=reconciler, revoker=revoker, clock=clock)
+    app = application("Wardstream control", ready={"reconciliation": upkeep.waiting})
+    app.state.verifier = verifier
+    app.state.clock = clock
+    app.state.authentication = authentication
+    app.state.service = TenancyService(
+        repository=repository, authentication=authentication, reconciler=reconciler, revoker=revoker, secret=keys.secret, clock=clock
+    )
+    for router in (api.public, api.platform, api.internal):
+        app.include_router(router)
+    return app, upkeep

@@ -1,0 +1,178 @@
+"""Ending a member's access everywhere, also on connections that are open and requests that wait inside a broker.
+
+The order matters. First the bound on what the principal may fetch: it empties fetches that a broker is holding back,
+which were allowed when they came in and would deliver otherwise. Then its rows. Then the generation, so that whoever
+comes back has another principal, and neither the bound nor an old key follows. Each step may be repeated; how far one
+has come is in the database, and control goes on from there after a crash.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from tenancy.broker import CONSUMER_BYTE_RATE, Broker
+from tenancy.credentials import Holder
+from tenancy.grants import GrantVerifier
+from tenancy.reconcile import Settlement
+from tenancy.repository import Repository, Revocation, Step
+from wardstream.client.transport import Transport
+from wardstream.clock import Clock
+from wardstream.errors import InvalidName, Unavailable, WardstreamError
+from wardstream.names import split_principal
+from wardstream.settings import TlsSettings
+
+logger = logging.getLogger(__name__)
+
+# One byte a second: nothing would mean "no bound" to some versions, and one is as good.
+_STOPPED = 1.0
+_LOOK_AGAIN_SECONDS = 0.02
+# A process that is up answers in milliseconds; one that is not is told again in the background.
+_PEER_SECONDS = 1.0
+
+
+class Peers:
+    """The other processes, each told of a revocation over its platform port."""
+
+    def __init__(self, addresses: Mapping[str, str], tls: TlsSettings) -> None:
+        self.names = frozenset(addresses)
+        self._transports = {
+            name: Transport(url, ca_file=tls.ca_file, certificate=(tls.certificate_file, tls.key_file), timeout_seconds=_PEER_SECONDS)
+            for name, url in addresses.items()
+        }
+
+    def tell(self, revocation: Revocation) -> frozenset[str]:
+        """Tell the revocation's peers at the same time and return those that acknowledged; takes about a second at most."""
+        # A name that is no longer among the settings belongs to a process that no longer exists.
+        asked = [name for name in sorted(revocation.peers) if name in self._transports]
+        gone = revocation.peers - self.names
+        if not asked:
+            return gone
+
+        def one(name: str) -> bool:
+            body = {"principal": revocation.principal, "generation": revocation.generation}
+            try:
+                self._transports[name].json("POST", "/internal/v1/revocations", json=body)
+            except WardstreamError as error:
+                logger.warning("a process was not told of a revocation", extra={"peer": name, "reason": error.message})
+                return False
+            return True
+
+        with ThreadPoolExecutor(len(asked)) as pool:
+            told = list(pool.map(one, asked))
+        return gone | {name for name, answer in zip(asked, told, strict=True) if answer}
+
+
+class Revoker:
+    """Carries out what was decided. `rights` is the reconciler's lock: rows are not given back meanwhile."""
+
+    def __init__(
+        self,
+        *,
+        repository: Repository,
+        broker: Broker,
+        peers: Peers,
+        verifier: GrantVerifier,
+        clock: Clock,
+        settle_seconds: float,
+        rights: threading.Lock,
+    ) -> None:
+        self._repository = repository
+        self._broker = broker
+        self._peers = peers
+        self._verifier = verifier
+        self._clock = clock
+        self._settle_seconds = settle_seconds
+        self._rights = rights
+        # One thread at a time works at the brokers, so that no step is done twice at once.
+        self._turn = threading.Lock()
+
+    @property
+    def peers(self) -> frozenset[str]:
+        """Which processes a new revocation has to reach."""
+        return self._peers.names
+
+    def carry_out(self, revocation: Revocation) -> Settlement:
+        """Do what is left of `revocation`. Settled means: no broker allows the principal anything, every process has dropped it.
+
+        Never raises for a part that is away: what could not be done stays in the database and is repeated by `resume`.
+        """
+        start = time.monotonic()
+        self._verifier.revoke(revocation.principal, revocation.generation)
+        try:
+            with self._turn:
+                revocation = self._at_brokers(self._newest(revocation), start + self._settle_seconds)
+                if revocation.step is Step.ROWS_GONE:
+                    revocation = self._next_generation(revocation)
+        except WardstreamError as error:
+            # Grants, keys and sessions are ended all the same; only what is open at the broker has to wait for it.
+            logger.error("a revocation waits for the broker", extra={"principal": revocation.principal, "reason": error.message})
+            self._tell(revocation)
+            return Settlement(settled=False, seconds=time.monotonic() - start)
+        # Outside of the turn: a process that is slow to answer holds up no other revocation.
+        if revocation.step is Step.GENERATION:
+            revocation = self._tell(revocation)
+        return Settlement(revocation.step is Step.DONE, time.monotonic() - start)
+
+    def resume(self) -> int:
+        """Go on with every unfinished revocation; returns how many are still not at their end."""
+        with self._repository.transaction() as tenancy:
+            unfinished = tenancy.revocations(unfinished=True)
+        return sum(not self.carry_out(revocation).settled for revocation in unfinished)
+
+    def lift_old_bounds(self) -> None:
+        """Lift the bound of principals that can no longer come: removed, and with no certificate left that is valid."""
+        bounded = [name for name, quotas in self._broker.quotas().items() if CONSUMER_BYTE_RATE in quotas]
+        for name in bounded:
+            try:
+                project, member, generation = split_principal(name)
+            except InvalidName:
+                continue
+            with self._repository.transaction() as tenancy:
+                done = any(r.principal == name and r.step is Step.DONE for r in tenancy.revocations())
+                ends = tenancy.credentials.last_certificate_ends(Holder(project, member, generation))
+            if done and (ends is None or ends < self._clock.now()):
+                self._broker.set_consumer_rate(name, None)
+
+    def _newest(self, revocation: Revocation) -> Revocation:
+        with self._repository.transaction() as tenancy:
+            return next(one for one in tenancy.revocations() if one.principal == revocation.principal)
+
+    def _at_brokers(self, revocation: Revocation, deadline: float) -> Revocation:
+        with self._rights:
+            if revocation.step is Step.DECIDED:
+                self._broker.set_consumer_rate(revocation.principal, _STOPPED)
+                revocation = self._keep(replace(revocation, step=Step.THROTTLED))
+            if revocation.step is not Step.THROTTLED:
+                return revocation
+            self._broker.delete_all_acls(revocation.principal)
+        asked = (f"User:{revocation.principal}",)
+        while any(self._broker.everywhere(lambda address: self._broker.acl_rows(address, asked))):
+            if time.monotonic() > deadline:
+                raise Unavailable("a broker still shows rows of a removed member")
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        return self._keep(replace(revocation, step=Step.ROWS_GONE))
+
+    def _next_generation(self, revocation: Revocation) -> Revocation:
+        revocation = replace(revocation, step=Step.GENERATION)
+        with self._repository.transaction() as tenancy:
+            member = tenancy.member(revocation.project, revocation.member)
+            if member is not None and member.generation == revocation.generation:
+                tenancy.put_member(replace(member, generation=revocation.generation + 1))
+            tenancy.put_revocation(revocation)
+        return revocation
+
+    def _tell(self, revocation: Revocation) -> Revocation:
+        """Tell who has not acknowledged. Two tellings at once may tell a process twice, which changes nothing for it."""
+        left = revocation.peers - self._peers.tell(revocation)
+        done = not left and revocation.step is Step.GENERATION
+        return self._keep(replace(revocation, peers=left, step=Step.DONE if done else revocation.step))
+
+    def _keep(self, revocation: Revocation) -> Revocation:
+        with self._repository.transaction() as tenancy:
+            tenancy.put_revocation(revocation)
+        return revocation

@@ -1,0 +1,1 @@
+"""The demo's main line on fewer records."""

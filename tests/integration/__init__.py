@@ -1,0 +1,1 @@
+"""Rules on the real platform, started once per run."""

@@ -1,0 +1,227 @@
+"""Laws of tenancy: rows equal decisions, plans leave nothing to plan, the audit's chain hides nothing."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tenancy.acls import AclBinding, Operation, Pattern, Resource, acl_bindings_for
+from tenancy.audit import FIRST_HASH, AuditEntry, AuditEvent, Head, Outcome, link, verify
+from tenancy.broker import TopicState
+from tenancy.model import MATERIALISER, Dataset, DatasetKind, DatasetPermission, Door, Member, MemberState, Project, Role, principal_for
+from tenancy.plan import AddPartitions, AlterConfig, CreateRows, CreateTopic, TopicSpec, plan_rows, plan_topics
+from tenancy.policy import Action, decide
+from tenancy.wire import AclRow
+from wardstream.names import DatasetName, MemberName, ProjectName, internal_prefix, member_prefix
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+# Names that begin alike, the shape of every leak between prefixes.
+PROJECTS = [ProjectName(name) for name in ("icu", "icu2", "icu-west")]
+MEMBERS = [MemberName(name) for name in ("anna", "anna2", "ecg", "ecg-raw", MATERIALISER)]
+DATASETS = [DatasetName(name) for name in ("ecg", "ecg-raw", "ecg_10s_1", "lab")]
+
+members = st.builds(
+    Member,
+    project=st.sampled_from(PROJECTS),
+    name=st.sampled_from(MEMBERS),
+    role=st.sampled_from(Role),
+    generation=st.integers(1, 3),
+    state=st.sampled_from(MemberState),
+    reads=st.frozensets(st.sampled_from(DATASETS)),
+    writes=st.frozensets(st.sampled_from(DATASETS)),
+    created_at=st.just(NOW),
+)
+datasets = st.builds(
+    Dataset,
+    project=st.sampled_from(PROJECTS),
+    name=st.sampled_from(DATASETS),
+    kind=st.sampled_from(DatasetKind),
+    permission=st.sampled_from(DatasetPermission),
+    partitions=st.just(1),
+    config=st.just({}),
+    created_by=st.just("icu__olga"),
+    processors=st.frozensets(st.sampled_from(MEMBERS), max_size=1),
+)
+tenancies = st.tuples(
+    st.lists(members, max_size=5, unique_by=lambda one: (one.project, one.name)),
+    st.lists(datasets, max_size=8, unique_by=lambda one: (one.project, one.name)),
+)
+
+
+def normal(member: Member) -> Member:
+    """Only devices and services have lists, and a device reads nothing."""
+    return replace(
+        member,
+        reads=member.reads if member.role is Role.SERVICE else frozenset(),
+        writes=frozenset() if member.role.person else member.writes,
+    )
+
+
+def broker_allows(rows: frozenset[AclBinding], principal: str, resource: Resource, name: str, operation: Operation) -> bool:
+    """What Kafka's authorizer answers (KIP-290): exact principal, and a row that names the resource or begins it."""
+    return any(
+        row.principal == principal
+        and row.resource is resource
+        and row.operation is operation
+        and (row.name == name if row.pattern is Pattern.LITERAL else name.startswith(row.name))
+        for row in rows
+    )
+
+
+@given(tenancies)
+@settings(max_examples=200)
+def test_broker_allows_exactly_what_is_decided(tenancy: tuple[list[Member], list[Dataset]]) -> None:
+    found, owned = [normal(member) for member in tenancy[0]], tenancy[1]
+    rows = frozenset(row for member in found for row in acl_bindings_for(member, [d for d in owned if d.project == member.project]))
+    for member in found:
+        name = f"User:{member.principal_name}"
+        principal = principal_for(member, Project(member.project, "", sandboxed=True, created_at=NOW), Door.INSIDE)
+        active = member.state is MemberState.ACTIVE
+        for dataset in owned:
+            reads = active and decide(principal, Action.RECORD_READ, dataset).allowed
+            writes = active and decide(principal, Action.RECORD_WRITE, dataset).allowed
+            assert broker_allows(rows, name, Resource.TOPIC, dataset.topic, Operation.READ) is reads
+            assert broker_allows(rows, name, Resource.TOPIC, dataset.topic, Operation.WRITE) is writes
+            # Dead letters hold records: people read them where they read the dataset, and only its processors write them.
+            dead = dataset.dead_letter_topic
+            reader = reads and (member.role.person or member.name == MATERIALISER)
+            assert broker_allows(rows, name, Resource.TOPIC, dead, Operation.READ) is reader
+            assert broker_allows(rows, name, Resource.TOPIC, dead, Operation.WRITE) is (reads and member.role is Role.SERVICE)
+
+
+@given(tenancies)
+def test_nobody_reaches_groups_transactions_or_internals_of_another(tenancy: tuple[list[Member], list[Dataset]]) -> None:
+    found, owned = [normal(member) for member in tenancy[0]], tenancy[1]
+    rows = frozenset(row for member in found for row in acl_bindings_for(member, owned))
+    for member in found:
+        for other in found:
+            if member == other:
+                continue
+            for prefix in (member_prefix(other.project, other.name), internal_prefix(other.project, other.name)):
+                for resource, operation in (
+                    (Resource.GROUP, Operation.READ),
+                    (Resource.TRANSACTIONAL_ID, Operation.WRITE),
+                    (Resource.TOPIC, Operation.WRITE),
+                ):
+                    assert not broker_allows(rows, f"User:{member.principal_name}", resource, f"{prefix}x", operation)
+
+
+@given(tenancies)
+def test_no_row_lets_anybody_create_alter_delete_or_touch_the_cluster(tenancy: tuple[list[Member], list[Dataset]]) -> None:
+    for member in tenancy[0]:
+        for row in acl_bindings_for(member, tenancy[1]):
+            assert row.resource is not Resource.CLUSTER
+            assert row.operation in (Operation.READ, Operation.WRITE, Operation.DESCRIBE_CONFIGS)
+            assert row.name.startswith((f"{member.project}.", f"ws.{member.project}.{member.name}."))
+
+
+configs = st.dictionaries(st.sampled_from(["retention.ms", "segment.ms", "cleanup.policy"]), st.sampled_from(["1", "2"]))
+specs = st.lists(
+    st.builds(TopicSpec, name=st.sampled_from(["a.x", "a.y", "b.x"]), partitions=st.integers(1, 4), config=configs),
+    unique_by=lambda spec: spec.name,
+)
+
+
+@given(specs, specs)
+def test_carrying_out_a_plan_of_topics_leaves_nothing_to_plan(wanted: list[TopicSpec], there: list[TopicSpec]) -> None:
+    found = {spec.name: TopicState(spec.name, spec.partitions, spec.config, "id") for spec in there}
+    for change in plan_topics(wanted, found):
+        if isinstance(change, CreateTopic):
+            found[change.topic.name] = TopicState(change.topic.name, change.topic.partitions, change.topic.config, "id")
+        elif isinstance(change, AddPartitions):
+            found[change.name] = replace(found[change.name], partitions=change.total)
+        elif isinstance(change, AlterConfig):
+            kept = {key: value for key, value in found[change.name].config.items() if key not in change.remove}
+            found[change.name] = replace(found[change.name], config={**kept, **change.set_to})
+    assert plan_topics(wanted, found) == []
+    assert all(found[spec.name].partitions >= spec.partitions for spec in there)
+
+
+rows = st.frozensets(
+    st.builds(
+        AclRow,
+        resource=st.integers(2, 5),
+        name=st.sampled_from(["icu.", "icu.ecg"]),
+        pattern=st.sampled_from([3, 4]),
+        principal=st.sampled_from(["User:icu__anna", "User:*"]),
+        host=st.sampled_from(["*", "10.0.0.1"]),
+        operation=st.integers(2, 4),
+        permission=st.sampled_from([2, 3]),
+    )
+)
+
+
+@given(rows, rows)
+def test_carrying_out_a_plan_of_rows_leaves_nothing_to_plan(wanted: frozenset[AclRow], found: frozenset[AclRow]) -> None:
+    for change in plan_rows(wanted, found):
+        found = found | change.rows if isinstance(change, CreateRows) else found - change.rows
+    assert plan_rows(wanted, found) == []
+    assert found == wanted
+
+
+events = st.builds(
+    AuditEvent,
+    principal=st.sampled_from(["administrator", "icu__anna", "icu__olga"]),
+    project=st.sampled_from([None, "icu"]),
+    action=st.sampled_from(["member.add", "member.remove"]),
+    subject=st.text(max_size=8),
+    outcome=st.sampled_from(Outcome),
+    details=st.dictionaries(st.text(max_size=4), st.one_of(st.text(max_size=4), st.integers(), st.booleans()), max_size=2),
+)
+
+
+def chain(happened: list[AuditEvent]) -> tuple[list[AuditEntry], Head]:
+    head, entries = Head(0, FIRST_HASH), []
+    for number, event in enumerate(happened):
+        entry = link(event, NOW + timedelta(seconds=number), head)
+        entries.append(entry)
+        head = Head(entry.sequence, entry.hash)
+    return entries, head
+
+
+@given(st.lists(events))
+def test_chain_as_written_is_intact(happened: list[AuditEvent]) -> None:
+    entries, head = chain(happened)
+    assert verify(entries, head).intact
+
+
+@given(st.lists(events, min_size=1), st.data())
+def test_edited_entry_is_found_at_its_place(happened: list[AuditEvent], data: st.DataObject) -> None:
+    entries, head = chain(happened)
+    place = data.draw(st.integers(0, len(entries) - 1))
+    part = data.draw(
+        st.sampled_from(["at", "principal", "project", "action", "subject", "outcome", "details", "previous_hash", "hash", "sequence"])
+    )
+    value: object = data.draw(st.integers(0, 99)) if part == "sequence" else data.draw(st.text(max_size=6))
+    edited = replace(entries[place], **{part: value})  # type: ignore[arg-type]  # one value for fields of several types
+    assume(edited != entries[place])
+    entries[place] = edited
+    found = verify(entries, head)
+    assert not found.intact
+    assert found.broken_at is not None
+    assert found.broken_at <= place + 1
+
+
+@given(st.lists(events, min_size=1), st.data())
+def test_removed_entry_is_found_the_last_one_included(happened: list[AuditEvent], data: st.DataObject) -> None:
+    entries, head = chain(happened)
+    del entries[data.draw(st.integers(0, len(entries) - 1))]
+    assert not verify(entries, head).intact
+
+
+@given(st.lists(events, min_size=2), st.data())
+def test_entries_in_another_order_are_found(happened: list[AuditEvent], data: st.DataObject) -> None:
+    entries, head = chain(happened)
+    order = data.draw(st.permutations(range(len(entries))))
+    assume(order != list(range(len(entries))))
+    assert not verify([entries[place] for place in order], head).intact
+
+
+@given(st.lists(events, min_size=1), events, st.data())
+def test_inserted_entry_is_found(happened: list[AuditEvent], more: AuditEvent, data: st.DataObject) -> None:
+    entries, head = chain(happened)
+    place = data.draw(st.integers(0, len(entries)))
+    before = entries[place - 1] if place else None
+    forged = link(more, NOW, Head(before.sequence, before.hash) if before is not None else Head(0, FIRST_HASH))
+    assert not verify([*entries[:place], forged, *entries[place:]], head).intact

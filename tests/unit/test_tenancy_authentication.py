@@ -1,0 +1,380 @@
+"""Proofs, tokens and certificates, on a database of the test's own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+
+import tenancy
+from tenancy.authentication import ENROLMENT_LIFETIME, SESSION_LIFETIME, Authentication, Proof
+from tenancy.authority.issuer import Issuer, make_intermediate, make_root, new_key
+from tenancy.authority.profile import DEVICE, Intermediate
+from tenancy.authority.store import private_pem
+from tenancy.credentials import Holder, SecretKind, new_secret, parse_secret
+from tenancy.first_start import LOGIN_LINK_LIFETIME, first_credentials
+from tenancy.grants import GrantSigner, GrantVerifier
+from tenancy.model import MATERIALISER, Dataset, DatasetKind, DatasetPermission, Door, Member, MemberState, PrincipalKind, Project, Role
+from tenancy.repository import Repository, Transaction
+from wardstream.client.credentials import signing_request
+from wardstream.clock import ManualClock
+from wardstream.database import connect, migrate
+from wardstream.errors import Denied, Invalid, NotFound, Unauthenticated
+from wardstream.names import DatasetName, MemberName, ProjectName
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+ICU = ProjectName("icu-west")
+OPEN = ProjectName("teaching")
+
+
+class House:
+    """One project of each kind with a member of each role, and the means to prove them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = ManualClock(NOW)
+        engine = connect(f"sqlite:///{folder / 'tenancy.sqlite'}")
+        migrate(engine, Path(tenancy.__file__).parent / "migrations")
+        self.engine = engine
+        self.repository = Repository(engine)
+        root = make_root(NOW)
+        self.intermediates = {name: make_intermediate(root, name, NOW) for name in Intermediate}
+        key = new_key()
+        self.verifier = GrantVerifier(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), self.clock)
+        self.link_file = folder / "login-link"
+        self.key_file = folder / "admin.key"
+        self.authentication = Authentication(
+            repository=self.repository,
+            issuer=Issuer(root=root.certificate, intermediates=self.intermediates),
+            signer=GrantSigner(private_pem(key), self.clock),
+            verifier=self.verifier,
+            intermediates={
+                Door.OUTSIDE: self.intermediates[Intermediate.OUTSIDE].certificate,
+                Door.INSIDE: self.intermediates[Intermediate.INSIDE].certificate,
+            },
+            clock=self.clock,
+            link_file=self.link_file,
+        )
+        with self.repository.transaction() as tenancy_:
+            for name, sandboxed in ((ICU, True), (OPEN, False)):
+                tenancy_.add_project(Project(name, "", sandboxed, NOW))
+                for role in Role:
+                    tenancy_.put_member(Member(name, MemberName(role.value), role, 1, MemberState.ACTIVE, frozenset(), frozenset(), NOW))
+
+    def member(self, role: Role, project: ProjectName = ICU) -> Member:
+        with self.repository.transaction() as tenancy_:
+            return self.member_in(tenancy_, role, project)
+
+    def token(self, role: Role, project: ProjectName = ICU) -> str:
+        with self.repository.transaction() as tenancy_:
+            token, _ = self.authentication.new_enrolment_token(tenancy_, self.member_in(tenancy_, role, project))
+        assert token is not None
+        return token
+
+    @staticmethod
+    def member_in(tenancy_: Transaction, role: Role, project: ProjectName) -> Member:
+        found = tenancy_.member(project, MemberName(role.value))
+        assert found is not None
+        return found
+
+    def api_key(self, role: Role = Role.DATA_OWNER, project: ProjectName = ICU) -> str:
+        return self.authentication.enrol_api_key(self.token(role, project))[0]
+
+    def remove(self, role: Role) -> None:
+        member = self.member(role)
+        with self.repository.transaction() as tenancy_:
+            tenancy_.put_member(replace(member, state=MemberState.REMOVED))
+            tenancy_.credentials.revoke_all(Holder(member.project, member.name, member.generation), self.clock.now())
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def csr(key: ec.EllipticCurvePrivateKey | None = None) -> str:
+    return signing_request(key or new_key())
+
+
+def leaf(chain: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificates(chain.encode())[0]
+
+
+def test_device_enrols_with_its_own_key_and_gets_its_principal(house: House) -> None:
+    key = new_key()
+    enrolled = house.authentication.enrol_certificate(house.token(Role.DEVICE), csr(key))
+    certificate = leaf(enrolled.certificate)
+    assert certificate.public_key() == key.public_key()
+    assert certificate.subject.rfc4514_string() == "CN=icu-west__device,OU=member,O=wardstream"
+    assert enrolled.expires_at - NOW <= timedelta(days=7)
+    proven = house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.OUTSIDE)
+    assert (proven.principal.name, proven.principal.role) == ("icu-west__device", Role.DEVICE)
+
+
+def test_token_enrols_once(house: House) -> None:
+    token = house.token(Role.DATA_OWNER)
+    house.authentication.enrol_api_key(token)
+    for again in (lambda: house.authentication.enrol_api_key(token), lambda: house.authentication.enrol_certificate(token, csr())):
+        with pytest.raises(Unauthenticated, match="used already"):
+            again()
+
+
+def test_token_ends(house: House) -> None:
+    token = house.token(Role.DATA_OWNER)
+    house.clock.advance(ENROLMENT_LIFETIME)
+    with pytest.raises(Unauthenticated, match="ended at 2026-11-25 00:00 UTC"):
+        house.authentication.enrol_api_key(token)
+
+
+def test_token_with_a_wrong_secret_is_refused_without_a_hint(house: House) -> None:
+    token = house.token(Role.DATA_OWNER)
+    guess = token[:-1] + ("A" if token[-1] != "A" else "B")
+    for wrong in (guess, "wse_000000000000_" + "a" * 43, "", "wsk" + token[3:]):
+        with pytest.raises(Unauthenticated, match="is not valid"):
+            house.authentication.enrol_api_key(wrong)
+
+
+def foreign_key() -> str:
+    key = rsa.generate_private_key(65537, 2048)
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize(("request_of", "wrong"), [(foreign_key, "P-256"), (lambda: "hello", "PEM")])
+def test_request_that_cannot_be_answered_leaves_the_token_good(house: House, request_of: Callable[[], str], wrong: str) -> None:
+    token = house.token(Role.DEVICE)
+    with pytest.raises(Invalid, match=wrong):
+        house.authentication.enrol_certificate(token, request_of())
+    assert house.authentication.enrol_certificate(token, csr()).principal == "icu-west__device"
+
+
+def test_name_in_a_request_does_not_count(house: House) -> None:
+    key = new_key()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ws-control")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    enrolled = house.authentication.enrol_certificate(house.token(Role.DEVICE), request.public_bytes(Encoding.PEM).decode())
+    assert "ws-control" not in leaf(enrolled.certificate).subject.rfc4514_string()
+
+
+@pytest.mark.parametrize("role", [Role.DATA_SCIENTIST, Role.OBSERVER])
+def test_scientist_of_a_sandboxed_project_holds_no_certificate_outside(house: House, role: Role) -> None:
+    token = house.token(role)
+    with pytest.raises(Denied, match="wardstream program run"):
+        house.authentication.enrol_certificate(token, csr())
+    assert house.authentication.enrol_api_key(token)[1] == f"icu-west__{role}"
+    assert house.authentication.enrol_certificate(house.token(role, OPEN), csr()).principal == f"teaching__{role}"
+
+
+def test_device_gets_no_api_key(house: House) -> None:
+    with pytest.raises(Denied, match="certificate signing request"):
+        house.authentication.enrol_api_key(house.token(Role.DEVICE))
+
+
+def test_service_enrols_through_its_worker_alone(house: House) -> None:
+    with house.repository.transaction() as tenancy_:
+        token, _ = house.authentication.new_enrolment_token(tenancy_, house.member_in(tenancy_, Role.SERVICE, ICU))
+    assert token is None
+    enrolled = house.authentication.service_certificate(ICU, MemberName("service"), csr(), 7)
+    proven = house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.INSIDE)
+    assert proven.principal.door is Door.INSIDE
+    with pytest.raises(Unauthenticated):
+        house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.OUTSIDE)
+
+
+@pytest.mark.parametrize("days", [0, 8])
+def test_service_certificate_lives_for_days(house: House, days: int) -> None:
+    with pytest.raises(Invalid, match="days must be from 1 to 7"):
+        house.authentication.service_certificate(ICU, MemberName("service"), csr(), days)
+
+
+def test_api_key_proves_its_member_at_the_outside_door_only(house: House) -> None:
+    key = house.api_key()
+    assert house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE).principal.name == "icu-west__data-owner"
+    with pytest.raises(Unauthenticated, match="inside door"):
+        house.authentication.exchange(Proof(api_key=key), door=Door.INSIDE)
+
+
+def test_api_key_belongs_to_one_project(house: House) -> None:
+    key = house.api_key()
+    assert house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE, project=ICU).principal.project == ICU
+    with pytest.raises(Unauthenticated, match="not for project teaching"):
+        house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE, project=OPEN)
+
+
+def test_no_secret_is_kept_in_clear(house: House, tmp_path: Path) -> None:
+    secrets = [house.api_key(), house.token(Role.DEVICE)]
+    house.engine.dispose()
+    kept = b"".join(file.read_bytes() for file in tmp_path.glob("tenancy.sqlite*"))
+    for secret in secrets:
+        assert secret.split("_", 2)[2].encode() not in kept
+
+
+def test_nothing_that_a_removed_member_held_proves_anything(house: House) -> None:
+    key = house.api_key()
+    session = house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE, open_session=True).session
+    certificate = house.authentication.enrol_certificate(house.token(Role.DATA_OWNER), csr()).certificate
+    token = house.token(Role.DATA_OWNER)
+    house.remove(Role.DATA_OWNER)
+    for proof in (Proof(api_key=key), Proof(session=session), Proof(certificate=certificate)):
+        with pytest.raises(Unauthenticated):
+            house.authentication.exchange(proof, door=Door.OUTSIDE)
+    with pytest.raises(Unauthenticated):
+        house.authentication.enrol_api_key(token)
+
+
+def test_key_of_an_earlier_membership_does_not_come_back_with_the_member(house: House) -> None:
+    key = house.api_key()
+    member = house.member(Role.DATA_OWNER)
+    with house.repository.transaction() as tenancy_:
+        tenancy_.put_member(replace(member, generation=2))
+    with pytest.raises(Unauthenticated, match="membership that has ended"):
+        house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE)
+
+
+def test_certificate_of_another_authority_is_refused(house: House) -> None:
+    other = make_intermediate(make_root(NOW), Intermediate.OUTSIDE, NOW)
+    issuer = Issuer(root=other.certificate, intermediates={Intermediate.OUTSIDE: other})
+    forged = issuer.issue(csr(), DEVICE, principal="icu-west__device", project="icu-west", member="device", now=NOW)
+    for proof in (forged.chain, "hello", "", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        with pytest.raises(Unauthenticated):
+            house.authentication.exchange(Proof(certificate=proof), door=Door.OUTSIDE)
+
+
+def test_expired_certificate_is_refused(house: House) -> None:
+    enrolled = house.authentication.enrol_certificate(house.token(Role.DEVICE), csr())
+    house.clock.advance(timedelta(days=8))
+    with pytest.raises(Unauthenticated):
+        house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.OUTSIDE)
+
+
+def test_certificate_in_which_the_gateway_acts_opens_no_door(house: House) -> None:
+    principal = house.authentication.exchange(Proof(api_key=house.api_key()), door=Door.OUTSIDE).principal
+    enrolled = house.authentication.acting_certificate(principal, csr(), 600)
+    assert leaf(enrolled.certificate).not_valid_after_utc <= NOW + timedelta(seconds=600)
+    with pytest.raises(Unauthenticated):
+        house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.INSIDE)
+    with pytest.raises(Invalid, match="from 1 to 600"):
+        house.authentication.acting_certificate(principal, csr(), 601)
+
+
+def test_session_ends_by_time_and_by_leaving(house: House) -> None:
+    key = house.api_key()
+    first = house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE, open_session=True).session
+    second = house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE, open_session=True).session
+    assert first is not None
+    assert house.authentication.exchange(Proof(session=first), door=Door.OUTSIDE).principal.name == "icu-west__data-owner"
+    house.authentication.end_session(first)
+    house.authentication.end_session(first)
+    with pytest.raises(Unauthenticated, match="log in again"):
+        house.authentication.exchange(Proof(session=first), door=Door.OUTSIDE)
+    house.clock.advance(SESSION_LIFETIME)
+    with pytest.raises(Unauthenticated, match="log in again"):
+        house.authentication.exchange(Proof(session=second), door=Door.OUTSIDE)
+
+
+def test_execution_has_a_principal_and_a_certificate_of_its_own(house: House) -> None:
+    scientist = house.authentication.exchange(Proof(api_key=house.api_key(Role.DATA_SCIENTIST)), door=Door.OUTSIDE).principal
+    grant, ends = house.authentication.execution_grant(scientist, ICU, "e-1", None)
+    assert ends - NOW == timedelta(hours=1)
+    principal = house.verifier.verify(grant)
+    assert (principal.execution, principal.door, principal.name) == ("e-1", Door.INSIDE, "icu-west__data-scientist")
+    enrolled = house.authentication.execution_certificate(grant, csr())
+    inside = house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.INSIDE).principal
+    assert inside.name == "icu-west__data-scientist"
+
+
+def test_program_runs_as_a_service_that_only_reads(house: House) -> None:
+    scientist = house.authentication.exchange(Proof(api_key=house.api_key(Role.DATA_SCIENTIST)), door=Door.OUTSIDE).principal
+    grant, _ = house.authentication.execution_grant(scientist, ICU, "e-1", MemberName("service"))
+    assert house.verifier.verify(grant).name == "icu-west__service"
+    with house.repository.transaction() as tenancy_:
+        lab = Dataset(ICU, DatasetName("lab"), DatasetKind.TOPIC, DatasetPermission.EDITABLE, 1, {}, "icu-west__data-owner")
+        tenancy_.add_dataset(lab, NOW)
+        tenancy_.put_member(replace(house.member_in(tenancy_, Role.SERVICE, ICU), writes=frozenset({lab.name})))
+    with pytest.raises(Denied, match="only a data owner"):
+        house.authentication.execution_grant(scientist, ICU, "e-2", MemberName("service"))
+
+
+@pytest.mark.parametrize("run_as", ["nobody", "data-owner"])
+def test_program_runs_as_nobody_else(house: House, run_as: str) -> None:
+    owner = house.authentication.exchange(Proof(api_key=house.api_key()), door=Door.OUTSIDE).principal
+    with pytest.raises(NotFound, match=f"service {run_as} of project icu-west is not there"):
+        house.authentication.execution_grant(owner, ICU, "e-1", MemberName(run_as))
+
+
+def test_program_never_runs_as_the_materialiser(house: House) -> None:
+    with house.repository.transaction() as tenancy_:
+        tenancy_.put_member(Member(ICU, MATERIALISER, Role.SERVICE, 1, MemberState.ACTIVE, frozenset(), frozenset(), NOW))
+    owner = house.authentication.exchange(Proof(api_key=house.api_key()), door=Door.OUTSIDE).principal
+    with pytest.raises(Denied, match="platform's own"):
+        house.authentication.execution_grant(owner, ICU, "e-1", MATERIALISER)
+
+
+def test_ordinary_grant_opens_no_execution(house: House) -> None:
+    granted = house.authentication.exchange(Proof(api_key=house.api_key()), door=Door.OUTSIDE)
+    with pytest.raises(Denied, match="not an execution's"):
+        house.authentication.execution_certificate(granted.grant, csr())
+
+
+def test_first_start_makes_a_key_and_a_link_that_opens_once(house: House) -> None:
+    first_credentials(house.repository, house.clock, key_file=house.key_file, link_file=house.link_file)
+    assert {oct(file.stat().st_mode & 0o777) for file in (house.key_file, house.link_file)} == {"0o600"}
+    key, link = house.key_file.read_text(), house.link_file.read_text().strip()
+    assert house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE).principal.kind is PrincipalKind.ADMINISTRATOR
+    opened = house.authentication.exchange(Proof(link=link), door=Door.OUTSIDE)
+    assert opened.session is not None
+    assert not house.link_file.exists()
+    with pytest.raises(Unauthenticated, match="used already"):
+        house.authentication.exchange(Proof(link=link), door=Door.OUTSIDE)
+
+
+def test_second_start_keeps_key_and_unused_link(house: House) -> None:
+    def start() -> tuple[str, str]:
+        first_credentials(house.repository, house.clock, key_file=house.key_file, link_file=house.link_file)
+        return house.key_file.read_text(), house.link_file.read_text()
+
+    assert start() == start()
+
+
+def test_link_ends_and_the_next_start_makes_another(house: House) -> None:
+    first_credentials(house.repository, house.clock, key_file=house.key_file, link_file=house.link_file)
+    old = house.link_file.read_text().strip()
+    house.clock.advance(LOGIN_LINK_LIFETIME)
+    with pytest.raises(Unauthenticated):
+        house.authentication.exchange(Proof(link=old), door=Door.OUTSIDE)
+    first_credentials(house.repository, house.clock, key_file=house.key_file, link_file=house.link_file)
+    assert house.authentication.exchange(Proof(link=house.link_file.read_text().strip()), door=Door.OUTSIDE).session
+
+
+def test_removing_the_administrators_key_file_makes_a_new_key_and_ends_the_old(house: House) -> None:
+    first_credentials(house.repository, house.clock, key_file=house.key_file, link_file=house.link_file)
+    old = house.key_file.read_text()
+    house.key_file.unlink()
+    first_credentials(house.repository, house.clock, key_file=house.key_file, link_file=house.link_file)
+    made = house.authentication.exchange(Proof(api_key=house.key_file.read_text()), door=Door.OUTSIDE)
+    assert made.principal.kind is PrincipalKind.ADMINISTRATOR
+    with pytest.raises(Unauthenticated):
+        house.authentication.exchange(Proof(api_key=old), door=Door.OUTSIDE)
+
+
+@pytest.mark.parametrize("kind", list(SecretKind))
+def test_secret_is_only_what_its_first_letters_say(kind: SecretKind) -> None:
+    secret = new_secret(kind)
+    assert parse_secret(f" {secret.text}\n", kind) == secret
+    assert all(parse_secret(secret.text, other) is None for other in SecretKind if other is not kind)
+
+
+def test_refused_step_leaves_no_entry_and_no_certificate(house: House) -> None:
+    token = house.token(Role.DATA_SCIENTIST)
+    with house.repository.transaction() as tenancy_:
+        before = tenancy_.count_audit_entries()
+    with pytest.raises(Denied):
+        house.authentication.enrol_certificate(token, csr())
+    with house.repository.transaction() as tenancy_:
+        assert tenancy_.count_audit_entries() == before
+        assert tenancy_.credentials.last_certificate_ends(Holder(ICU, MemberName("data-scientist"), 1)) is None

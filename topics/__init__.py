@@ -1,0 +1,1 @@
+"""Topics behind datasets: plans, records and dead letters."""

@@ -1,0 +1,112 @@
+"""`wardstream member` and `wardstream credentials`."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography import x509
+
+from wardstream.cli.context import OutputOption, ProjectOption, of
+from wardstream.cli.output import Output, say, show, show_one
+from wardstream.client.credentials import api_key, enrol
+from wardstream.errors import Invalid
+
+app = typer.Typer(help="Add, list and remove members.", no_args_is_help=True)
+credentials = typer.Typer(help="Get certificates and API keys from enrolment tokens.", no_args_is_help=True)
+
+
+@app.command("add")
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="lower-case words joined by '-' or '_', at most 24 characters")],
+    role: Annotated[str, typer.Option(help="data-owner, data-scientist, observer, device or service")],
+    reads: Annotated[list[str] | None, typer.Option("--read", help="dataset that a service reads; repeatable")] = None,
+    writes: Annotated[list[str] | None, typer.Option("--write", help="dataset that a device or service writes; repeatable")] = None,
+    project: ProjectOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Add a member and print the enrolment token (owners)."""
+    enrolment = of(context).project(project).add_member(name, role, reads=reads or (), writes=writes or ())
+    show_one({"principal": enrolment.principal, "token": enrolment.token, "expires": enrolment.expires_at}, output)
+
+
+@app.command("list")
+def list_(context: typer.Context, project: ProjectOption = None, output: OutputOption = Output.TABLE) -> None:
+    """List the members of a project."""
+    found = of(context).project(project).members()
+    rows = [
+        {"member": m.name, "role": m.role, "principal": m.principal, "state": m.state, "reads": list(m.reads), "writes": list(m.writes)}
+        for m in found
+    ]
+    show(rows, output)
+
+
+@app.command("token")
+def token(
+    context: typer.Context, name: Annotated[str, typer.Argument()], project: ProjectOption = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Print a new enrolment token of a member (owners)."""
+    enrolment = of(context).project(project).new_token(name)
+    show_one({"principal": enrolment.principal, "token": enrolment.token, "expires": enrolment.expires_at}, output)
+
+
+@app.command("remove")
+def remove(
+    context: typer.Context, name: Annotated[str, typer.Argument()], project: ProjectOption = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Remove a member: open connections, grants and programs end (owners)."""
+    removal = of(context).project(project).remove_member(name)
+    show_one({"removed": name, "settled": removal.settled, "seconds": removal.seconds}, output)
+    if not removal.settled:
+        say("The removal is decided; some part of the platform has not confirmed it yet and is asked again.")
+
+
+@credentials.command("enrol")
+def enrol_(
+    context: typer.Context,
+    token: Annotated[str, typer.Argument(help="token from `wardstream member add`")],
+    folder: Annotated[Path, typer.Option("--folder", "-d", help="where key and certificate go")] = Path("credentials"),
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a key here and have it certified (devices, owners)."""
+    made = enrol(of(context).anonymous(), token, folder)
+    show_one(
+        {
+            "principal": made.principal,
+            "certificate": made.certificate_file,
+            "key": made.key_file,
+            "ca": made.ca_file,
+            "expires": made.expires_at,
+        },
+        output,
+    )
+
+
+@credentials.command("api-key")
+def api_key_(
+    context: typer.Context,
+    token: Annotated[str, typer.Argument(help="token from `wardstream project create` or `wardstream member add`")],
+    file: Annotated[Path, typer.Option("--file", "-f", help="where the key goes, mode 0600")] = Path("wardstream.key"),
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Exchange a token for an API key (people)."""
+    principal = api_key(of(context).anonymous(), token, file)
+    show_one({"principal": principal, "file": file}, output)
+
+
+@credentials.command("show")
+def show_(
+    certificate: Annotated[Path, typer.Argument(help="certificate.pem")] = Path("credentials/certificate.pem"),
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show a certificate's principal and validity."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{certificate} is not a readable PEM certificate") from error
+    name = found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
+    until = found.not_valid_after_utc.astimezone(UTC)
+    show_one({"principal": name, "serial": f"{found.serial_number:x}", "from": found.not_valid_before_utc, "until": until}, output)

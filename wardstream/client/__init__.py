@@ -1,0 +1,1 @@
+"""The SDK: a client of the platform's REST interface. Its names are those of `wardstream`."""

@@ -1,0 +1,138 @@
+"""One HTTP client for the SDK and between our processes: TLS checked always, our errors out of theirs."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+
+from wardstream.errors import Unavailable, error_from
+
+
+class Transport:
+    """Requests to one address of the platform; thread-safe, keeps connections.
+
+    Every answer of 400 and above is raised as the error it stands for (`wardstream.errors`);
+    no answer at all is `Unavailable`. Nothing is repeated here: the caller knows what is safe to repeat.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: Path,
+        certificate: tuple[Path, Path] | None = None,
+        bearer: str | None = None,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        context = ssl.create_default_context(cafile=str(ca_file))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        if certificate is not None:
+            context.load_cert_chain(*certificate)
+        self.url = url.rstrip("/")
+        self.tls = context
+        self._bearer = bearer
+        # trust_env off: a proxy from the environment must not see patients' data.
+        self._client = httpx.Client(
+            verify=context,
+            timeout=httpx.Timeout(timeout_seconds, connect=5.0),
+            trust_env=False,
+            limits=httpx.Limits(max_connections=64),
+        )
+
+    def acting(self, bearer: str) -> Transport:
+        """Return the same connections with another bearer token, such as the grant of whom a request is made for."""
+        other = copy(self)
+        other._bearer = bearer
+        return other
+
+    def close(self) -> None:
+        """Close the connections; also those of every `acting` transport made from this one."""
+        self._client.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        content: bytes | None = None,
+        params: Mapping[str, str | int | bool | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> httpx.Response:
+        """Return the answer, read whole."""
+        try:
+            response = self._client.send(
+                self._build(method, path, json=json, content=content, params=params, headers=headers, timeout_seconds=timeout_seconds)
+            )
+        except httpx.TransportError as error:
+            raise Unavailable(f"no answer from {self.url}: {_reason(error)}") from error
+        _raise_for(response)
+        return response
+
+    def json(self, method: str, path: str, **arguments: Any) -> Any:
+        """Return the answer's JSON value, or None for an empty answer."""
+        content = self.request(method, path, **arguments).content
+        return orjson.loads(content) if content else None
+
+    @contextmanager
+    def stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
+        """Yield the answer with its body still to be read, for large results."""
+        try:
+            response = self._client.send(self._build(method, path, **arguments), stream=True)
+        except httpx.TransportError as error:
+            raise Unavailable(f"no answer from {self.url}: {_reason(error)}") from error
+        try:
+            if response.status_code >= 400:
+                response.read()
+                _raise_for(response)
+            yield response
+        finally:
+            response.close()
+
+    def _build(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        content: bytes | None = None,
+        params: Mapping[str, str | int | bool | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> httpx.Request:
+        sent = {**({"Authorization": f"Bearer {self._bearer}"} if self._bearer else {}), **(headers or {})}
+        if json is not None:
+            content = orjson.dumps(json)
+            sent.setdefault("Content-Type", "application/json")
+        given = {
+            name: str(value).lower() if isinstance(value, bool) else value for name, value in (params or {}).items() if value is not None
+        }
+        timeout = httpx.Timeout(timeout_seconds, connect=5.0) if timeout_seconds is not None else httpx.USE_CLIENT_DEFAULT
+        return self._client.build_request(method, self.url + path, content=content, params=given or None, headers=sent, timeout=timeout)
+
+
+def _raise_for(response: httpx.Response) -> None:
+    if response.status_code < 400:
+        return
+    code, message = None, response.text[:500]
+    try:
+        body = orjson.loads(response.content)
+        code, message = body.get("code"), body.get("message", message)
+    except (orjson.JSONDecodeError, AttributeError):
+        pass
+    raise error_from(response.status_code, code if isinstance(code, str) else None, message)
+
+
+def _reason(error: httpx.TransportError) -> str:
+    text = str(error) or type(error).__name__
+    if "certificate" in text.lower() or "ssl" in text.lower():
+        return f"the TLS connection was refused ({text}); is the certificate valid and issued for this platform?"
+    return text
