@@ -23,7 +23,7 @@ from streams.programs.model import CERTIFICATE, KEY, ROOT
 from streams.programs.sandbox import PROCESSOR_PACKAGES, Job, Sandbox, ways_out
 from streams.programs.service import last_lines
 from streams.runtimes.flink import FlinkRuntime
-from streams.runtimes.flink_cluster import FlinkCluster
+from streams.runtimes.flink_cluster import JOB_MANAGER, TASK_MANAGER, FlinkCluster
 from streams.runtimes.job import Connection, WorkerJob
 from streams.supervisor import ProcessUnit
 from streams.watchdog import SourceWatch
@@ -259,14 +259,17 @@ class FlinkUnit:
         return identity.renew_at
 
     def failure(self) -> str | None:
-        """See `Unit`."""
+        """See `Unit`. A task manager that ended is replaced here: Flink goes on with its jobs by itself."""
         now = time.monotonic()
         if now - self._looked_at < _FLINK_LOOK_SECONDS:
             return None
         self._looked_at = now
-        if not self._flink.cluster.running():
-            return "a process of the Flink cluster ended"
         try:
+            if JOB_MANAGER not in self._flink.cluster.alive():
+                return "Flink's job manager ended"
+            if TASK_MANAGER not in self._flink.cluster.alive():
+                with self._flink.lock:
+                    self._flink.cluster.start()
             state = self._flink.runtime.state(self._spec)
         except WardstreamError as error:
             return error.message

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from wardstream.errors import Invalid
 
+# librdkafka hands the text on without an end, and confluent-kafka reads on to the first zero byte: random characters behind
+# it, or a UnicodeDecodeError. With one of our own it stops where it should.
+_END = "\0"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -26,14 +30,14 @@ class Progress:
 
 def to_metadata(progress: Progress) -> str:
     """Return the text that is committed beside an offset, so that both change together or not at all."""
-    return f"ws1 {progress.position} {'-' if progress.watermark_ms is None else progress.watermark_ms}"
+    return f"ws1 {progress.position} {'-' if progress.watermark_ms is None else progress.watermark_ms}{_END}"
 
 
 def from_metadata(text: str | None) -> Progress | None:
     """Return what `to_metadata` wrote, or None for an empty text; raises `Invalid` for a text of anybody else."""
     if not text:
         return None
-    parts = text.split(" ")
+    parts = text.removesuffix(_END).split(" ")
     try:
         if len(parts) != 3 or parts[0] != "ws1":
             raise ValueError("unknown form")

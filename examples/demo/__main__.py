@@ -43,7 +43,7 @@ def main() -> int:
     try:
         platform = _start(console, home)
         opened.push(platform.opened)
-        scale = Scale(ecg_seconds=120, ppg_seconds=60, patients=1500, reads=600, epochs=5) if arguments.quick else Scale()
+        scale = Scale(ecg_seconds=120, ppg_seconds=60, every_nth_patient=4, reads=600, epochs=5) if arguments.quick else Scale()
         story = Story(platform, _ROOT / ".data", scale)
         for title, step in (
             ("Two hospitals' studies", story.enrol),

@@ -198,6 +198,9 @@ def make_app(job: WorkerJob) -> Any:
         broker_max_poll_records=5000,
         stream_buffer_maxsize=8192,
         consumer_auto_offset_reset="earliest",
+        # A killed worker's successor takes its place at once, as the same member. As another one it would wait until the
+        # dead one's session ends (60 s), in a request that the broker's limit on idle connections cuts again and again.
+        consumer_group_instance_id=job.spec.name,
         producer_compression_type="lz4",
     )
     app.transport = ProgressTransport(list(app.conf.broker_consumer), app)

@@ -26,7 +26,7 @@ from typing import Any
 from streams.aggregates import function_named
 from streams.model import ProcessorKind, ProcessorSpec, kind_named
 from streams.runtimes.decoding import CLOSING_HEADER, LATE, registry_of
-from streams.runtimes.flink_cluster import FlinkCluster, newest_checkpoint
+from streams.runtimes.flink_cluster import JOB_MANAGER, FlinkCluster, newest_checkpoint
 from streams.runtimes.job import Connection, WorkerJob
 from wardstream.errors import Invalid, Unavailable
 from wardstream.names import value_subject
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_MS = 500
 # 11 s of processor time, most of it planning; a busy machine has taken three minutes.
 _SUBMIT_SECONDS = 300.0
+_LOOK_SECONDS = 0.5
 _SQL_TYPES = {
     "string": "STRING",
     "int": "INT",
@@ -152,27 +153,42 @@ class FlinkRuntime:
             "configuration": {**self._cluster.submission(), **job_configuration(job.spec, self._checkpoints(job.spec), checkpoint)},
             "jars": [str(jar) for jar in sorted(self._jars.glob("*.jar"))],
         }
-        command = [sys.executable, "-m", "streams.runtimes.flink_submit"]
-        try:
-            # The request goes through standard input: it holds the cluster's password.
-            done = subprocess.run(
-                command,
-                input=json.dumps(request),
-                env=self._cluster.client_environment(),
-                capture_output=True,
-                text=True,
-                timeout=_SUBMIT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Unavailable(f"{job.spec.name} could not be submitted to Flink within {_SUBMIT_SECONDS:g} s") from error
-        if done.returncode != 0:
-            raise Unavailable(
-                f"{job.spec.name} could not be submitted to Flink; the log of stream-worker says why", output=done.stderr[-4000:]
-            )
-        submitted = str(json.loads(done.stdout.strip().splitlines()[-1])["job_id"])
+        answer = self._answer_of_submitter(job.spec.name, json.dumps(request))
+        submitted = str(json.loads(answer.strip().splitlines()[-1])["job_id"])
         logger.info("flink job submitted", extra={"processor": job.spec.name, "job": submitted, "checkpoint": str(checkpoint or "")})
         return submitted
+
+    def _answer_of_submitter(self, name: str, request: str) -> str:
+        """Return what the submitting process printed; it is ended when the job manager that it speaks to ends."""
+        command = [sys.executable, "-m", "streams.runtimes.flink_submit"]
+        deadline = time.monotonic() + _SUBMIT_SECONDS
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._cluster.client_environment(),
+            text=True,
+        ) as submitter:
+            # Through standard input: it holds the cluster's password.
+            left: str | None = request
+            while True:
+                try:
+                    output, errors = submitter.communicate(left, timeout=_LOOK_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    left = None
+                    if JOB_MANAGER not in self._cluster.alive():
+                        failure = f"{name} could not be submitted: Flink's job manager ended meanwhile"
+                    elif time.monotonic() > deadline:
+                        failure = f"{name} could not be submitted to Flink within {_SUBMIT_SECONDS:g} s"
+                    else:
+                        continue
+                    submitter.kill()
+                    raise Unavailable(failure) from None
+        if submitter.returncode != 0:
+            raise Unavailable(f"{name} could not be submitted to Flink; the log of stream-worker says why", output=errors[-4000:])
+        return output
 
     def _sweep(self, spec: ProcessorSpec, job: str) -> None:
         """Remove checkpoints of earlier submissions once this one has its own."""

@@ -95,9 +95,9 @@ class FlinkCluster:
         """The cluster's processes that were started and not stopped, dead ones included."""
         return recorded(self._home / "processes")
 
-    def running(self) -> bool:
-        """Whether both processes are alive; says nothing about readiness."""
-        return {record.name for record in self.records if record.alive} == {JOB_MANAGER, TASK_MANAGER}
+    def alive(self) -> frozenset[str]:
+        """Return which of the two processes are alive; says nothing about readiness."""
+        return frozenset(record.name for record in self.records if record.alive)
 
     def start(self, *, seconds: float = 180.0) -> None:
         """Start what is not running and return when the slots are offered; raises `Unavailable` after `seconds`.
@@ -105,12 +105,11 @@ class FlinkCluster:
         A dead task manager is replaced and Flink restarts its jobs by itself. A dead job manager takes the whole cluster
         with it: the new one knows no jobs (`jobs` is empty) and they have to be submitted again.
         """
-        alive = {record.name for record in self.records if record.alive}
-        if JOB_MANAGER not in alive:
+        if JOB_MANAGER not in self.alive():
             self.stop()
             self._configure()
             self._start_job_manager()
-        if TASK_MANAGER not in alive:
+        if TASK_MANAGER not in self.alive():
             self._start_task_manager()
         self.wait_ready(seconds=seconds)
 
@@ -309,7 +308,7 @@ class FlinkCluster:
             self._client = httpx.Client(verify=context, timeout=5.0, trust_env=False)
         try:
             response = self._client.request(method, f"https://127.0.0.1:{config['rest.port']}{path}")
-        except (httpx.TransportError, ssl.SSLError) as error:
+        except (httpx.TransportError, ssl.SSLError, RuntimeError) as error:  # RuntimeError: closed by whoever starts the cluster anew
             raise Unavailable("Flink does not answer", reason=type(error).__name__) from error
         if response.status_code == 404:
             raise NotFound(f"Flink knows no {path.split('?')[0]}")
