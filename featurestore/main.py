@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -20,12 +19,11 @@ from schemas.api import registry as registry_routes
 from schemas.log import SchemaLog, open_log
 from schemas.registry import RegistryService
 from tenancy.api import bearer
-from tenancy.grants import GrantVerifier
-from tenancy.model import Principal
+from tenancy.grants import CautiousVerifier
 from wardstream.client.transport import Transport
-from wardstream.clock import Clock, SystemClock
+from wardstream.clock import SystemClock
 from wardstream.database import connect, migrate
-from wardstream.errors import Unavailable, WardstreamError
+from wardstream.errors import WardstreamError
 from wardstream.names import PrincipalName, principal_of, split_principal
 from wardstream.server import application, platform_listener, serve
 from wardstream.settings import QuerySettings, load
@@ -99,32 +97,6 @@ def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: 
     for router in (api.public, api.internal, registry_routes):
         app.include_router(router)
     return app
-
-
-class CautiousVerifier(GrantVerifier):
-    """Accepts no grant before it knows who was removed lately: grants outlive a restart of this process, its memory does not."""
-
-    def __init__(self, public_key_pem: bytes, clock: Clock, recent_revocations: Callable[[], list[tuple[str, int]]]) -> None:
-        super().__init__(public_key_pem, clock)
-        self._recent_revocations = recent_revocations
-        self._caught_up = False
-
-    def verify(self, token: str) -> Principal:
-        """Return whom control gave `token` to; raises `Unavailable` while control does not say who was removed."""
-        if waiting := self.ready():
-            raise Unavailable(waiting)
-        return super().verify(token)
-
-    def ready(self) -> str | None:
-        """Return nothing once the revocations within the life of a grant are known, else what is missing."""
-        if not self._caught_up:
-            try:
-                for principal, generation in self._recent_revocations():
-                    self.revoke(principal, generation)
-            except WardstreamError as error:
-                return f"control does not say who was removed lately: {error.message}"
-            self._caught_up = True
-        return None
 
 
 def _names(principal: str, generation: int) -> list[PrincipalName]:

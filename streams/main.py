@@ -35,7 +35,7 @@ from streams.service import ProcessorService
 from streams.supervisor import Status, Supervisor, Unit, end_left_behind
 from streams.units import FaustUnit, FlinkJobs, FlinkUnit, MaterialiserUnit, materialiser_key, processor_key
 from tenancy.acls import EXECUTIONS_TOPIC
-from tenancy.grants import GrantVerifier
+from tenancy.grants import CautiousVerifier
 from tenancy.model import Principal
 from tenancy.policy import Action, decide, require
 from wardstream.client.transport import Transport
@@ -303,32 +303,6 @@ class ExecutionTopic:
             if self._producer is None:
                 self._producer = producer(self._kafka, linger_ms=0)
             deliver(self._producer, [(EXECUTIONS_TOPIC, execution.id.encode(), value, [])], seconds=10)
-
-
-class CautiousVerifier(GrantVerifier):
-    """Accepts no grant before it knows who was removed lately: grants outlive a restart of this process, its memory does not."""
-
-    def __init__(self, public_key_pem: bytes, clock: Clock, recent: Callable[[], list[tuple[str, int]]]) -> None:
-        super().__init__(public_key_pem, clock)
-        self._recent = recent
-        self._caught_up = False
-
-    def verify(self, token: str) -> Principal:
-        """See `GrantVerifier`; raises `Unavailable` while control does not say who was removed."""
-        if waiting := self.ready():
-            raise Unavailable(waiting)
-        return super().verify(token)
-
-    def ready(self) -> str | None:
-        """Return nothing once the revocations within the life of a grant are known, else what is missing."""
-        if not self._caught_up:
-            try:
-                for principal, generation in self._recent():
-                    self.revoke(principal, generation)
-            except WardstreamError as error:
-                return f"control does not say who was removed lately: {error.message}"
-            self._caught_up = True
-        return None
 
 
 class StreamMetrics(Collector):

@@ -10,6 +10,7 @@ import hashlib
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from joserfc.jwk import ECKey
 
 from tenancy.model import Door, Principal, PrincipalKind, Role
 from wardstream.clock import Clock, SystemClock
-from wardstream.errors import Unauthenticated, WardstreamError
+from wardstream.errors import Unauthenticated, Unavailable, WardstreamError
 from wardstream.names import parse_any_dataset, parse_member, parse_project, split_principal
 
 GRANT_LIFETIME = timedelta(minutes=5)
@@ -110,6 +111,32 @@ class GrantVerifier:
             return _principal(claims), float(claims["exp"])
         except (JoseError, ValueError, KeyError, TypeError, WardstreamError) as error:
             raise Unauthenticated("the grant is not one of this platform's") from error
+
+
+class CautiousVerifier(GrantVerifier):
+    """Accepts no grant before it knows who was removed lately: grants outlive a restart of this process, its memory does not."""
+
+    def __init__(self, public_key_pem: bytes, clock: Clock, recent: Callable[[], list[tuple[str, int]]]) -> None:
+        super().__init__(public_key_pem, clock)
+        self._recent = recent
+        self._caught_up = False
+
+    def verify(self, token: str) -> Principal:
+        """See `GrantVerifier`; raises `Unavailable` while control does not say who was removed."""
+        if waiting := self.ready():
+            raise Unavailable(waiting)
+        return super().verify(token)
+
+    def ready(self) -> str | None:
+        """Return nothing once the revocations within the life of a grant are known, else what is missing."""
+        if not self._caught_up:
+            try:
+                for principal, generation in self._recent():
+                    self.revoke(principal, generation)
+            except WardstreamError as error:
+                return f"control does not say who was removed lately: {error.message}"
+            self._caught_up = True
+        return None
 
 
 def _claims(principal: Principal) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Grants: what control signed, and nothing else."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,10 +10,10 @@ from joserfc.jwk import OctKey
 
 from tenancy.authority.issuer import new_key
 from tenancy.authority.store import private_pem
-from tenancy.grants import GRANT_LIFETIME, GrantSigner, GrantVerifier
+from tenancy.grants import GRANT_LIFETIME, CautiousVerifier, GrantSigner, GrantVerifier
 from tenancy.model import Door, Principal, PrincipalKind, Role, administrator
 from wardstream.clock import ManualClock
-from wardstream.errors import Unauthenticated
+from wardstream.errors import Unauthenticated, Unavailable
 from wardstream.names import DatasetName, MemberName, ProjectName
 
 ANNA = Principal(
@@ -103,3 +104,22 @@ def test_every_changed_character_is_found() -> None:
     changed = body[:-3] + ("A" if body[-3] != "A" else "B") + body[-2:]
     with pytest.raises(Unauthenticated):
         pair.verifier.verify(f"{head}.{changed}.{signature}")
+
+
+def test_cautious_verifier_accepts_nobody_before_it_knows_who_was_removed_lately() -> None:
+    pair, away = Pair(), True
+
+    def recent() -> list[tuple[str, int]]:
+        if away:
+            raise Unavailable("control is away")
+        return [("icu-west__eve", 1)]
+
+    token, _ = pair.signer.sign(ANNA)
+    removed, _ = pair.signer.sign(replace(ANNA, member=MemberName("eve"), generation=1))
+    verifier = CautiousVerifier(pair.public, pair.clock, recent)
+    with pytest.raises(Unavailable, match="who was removed lately: control is away"):
+        verifier.verify(token)
+    away = False
+    assert verifier.verify(token) == ANNA
+    with pytest.raises(Unauthenticated, match="no longer a member"):
+        verifier.verify(removed)
