@@ -10,6 +10,7 @@ import pytest
 from tests.support.stack import RunningStack, keep_logs, start, temporary_home
 
 _FAILED = pytest.StashKey[bool]()
+_RUNNING = pytest.StashKey[RunningStack]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -19,6 +20,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:  # type: ignore[attr-defined]  # pytest.TestReport
         item.session.stash[_FAILED] = True
     return report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each module, remove the processors and tables of its projects: what is left running slows the tests after it."""
+    yield
+    if _RUNNING in request.session.stash:
+        request.session.stash[_RUNNING].tidy()
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +46,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[RunningStack]:
         try:
             start(folder)
             running = RunningStack(folder)
+            request.session.stash[_RUNNING] = running
             yield running
             running.close()
         finally:

@@ -16,6 +16,8 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+from confluent_kafka.schema_registry import SchemaRegistryError
 from rich.console import Console
 
 from examples.demo.people import Platform
@@ -61,7 +63,10 @@ def main() -> int:
             for remark in story.found.remarks:
                 console.print("\n".join(f"      {line}" for line in remark.splitlines()), markup=False, style="dim", soft_wrap=True)
             story.found.remarks.clear()
-    except (DemoFailed, WardstreamError) as error:
+    except KeyboardInterrupt:
+        console.print(f"\nInterrupted; what runs goes on: {_command('down', home)} stops it", markup=False)
+        return 130
+    except (DemoFailed, WardstreamError, KafkaException, SchemaRegistryError, subprocess.CalledProcessError) as error:
         console.print(f"\nThe demo failed: {error}", markup=False, style="bold red")
         console.print(f"Logs: {home / 'logs'}; the platform is still up: {_command('status', home)}", markup=False)
         return 1
@@ -79,12 +84,12 @@ def main() -> int:
 def _start(console: Console, home: Path) -> Platform:
     """Start a fresh platform: what an earlier demo left goes, so that every figure is this run's."""
     if home.exists():
-        _launch("down", home, quiet=True)
+        if _launch("down", home, quiet=True) != 0:
+            raise DemoFailed(f"the platform of an earlier demo does not stop: {_command('down', home)} says why")
         shutil.rmtree(_FOLDER)
-    with console.status("starting Kafka, Redis and our processes"):
-        begun = time.monotonic()
-        if _launch("up", home) != 0:
-            raise DemoFailed("the platform did not start; the lines above say why")
+    begun = time.monotonic()
+    if _launch("up", home) != 0:
+        raise DemoFailed("the platform did not start; the lines above say why")
     console.print(f"✓ the platform is up ({time.monotonic() - begun:.1f} s)")
     found = json.loads(_answer("env", home, "--output", "json"))
     return Platform(
@@ -99,6 +104,8 @@ def _start(console: Console, home: Path) -> Platform:
 
 def _tell(console: Console, title: str, step: Callable[[], str]) -> None:
     begun = time.monotonic()
+    if not console.is_terminal:
+        console.print(f"… {title}", markup=False)
     with console.status(f"{title} …"):
         outcome = step()
     console.print(f"✓ {title} ({time.monotonic() - begun:.1f} s)", style="bold", markup=False)

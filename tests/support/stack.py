@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from wardstream.client.credentials import Credentials, api_key, enrol, signing_r
 from wardstream.client.projects import Project
 from wardstream.client.session import Connection, connect
 from wardstream.client.transport import Transport
+from wardstream.errors import WardstreamError
 from wardstream.kafka import consumer, deliver, producer
 from wardstream.settings import KafkaSettings, TlsSettings
 
@@ -95,11 +96,22 @@ class RunningStack:
     home: Path
     # Kept until the end of the run: a client that is dropped while its connections are open is a warning, and fails a test.
     opened: list[Transport] = field(default_factory=list, compare=False)
+    projects: list["NewProject"] = field(default_factory=list, compare=False)
 
     def close(self) -> None:
         """Close every client that was made through this."""
         for transport in self.opened:
             transport.close()
+
+    def tidy(self) -> None:
+        """Remove what goes on running for the projects made so far: other tests share the machine with it."""
+        while self.projects:
+            owner = self.projects.pop().owner
+            with suppress(WardstreamError, OSError):
+                for processor in owner.project.processors.list():
+                    owner.project.processors.remove(processor["name"])
+                for group in owner.project.get_feature_store().get_feature_groups():
+                    group.delete()
 
     def kept(self, transport: Transport) -> Transport:
         """Return `transport`, which is closed at the end."""
@@ -151,7 +163,9 @@ class RunningStack:
         """Create a project with a name of its own and an enrolled owner called anna."""
         name = fresh(prefix)
         enrolment = self.admin.projects.create(name, owner="anna", sandboxed=sandboxed)
-        return NewProject(self, name, Person(self, name, "anna", enrolment.token))
+        made = NewProject(self, name, Person(self, name, "anna", enrolment.token))
+        self.projects.append(made)
+        return made
 
 
 @dataclass

@@ -65,6 +65,22 @@ def describe(
     show_one({**_row(group), "features": [f"{f.name}:{f.type}" for f in group.features], **group.progress()}, output)
 
 
+@app.command("delete")
+def delete(
+    context: typer.Context,
+    name: str,
+    version: VersionOption = 1,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Delete a version of a feature group with its topic, rows and table (owners)."""
+    group = _group(context, project, name, version)
+    if not yes:
+        typer.confirm(f"Delete {group.name} version {group.version} with all its rows? This cannot be taken back", abort=True)
+    group.delete()
+    print(f"{group.name} version {group.version} is deleted")
+
+
 @app.command("reconcile")
 def reconcile(context: typer.Context, project: ProjectOption = None, output: OutputOption = Output.TABLE) -> None:
     """Compare each table with its topic: records = rows + repeats + deletions + dead letters; exit code 5 on a difference."""
@@ -104,11 +120,17 @@ def online_read(
     if wrong := [value for value, split in zip(entity, parts, strict=True) if len(split) != len(group.primary_key)]:
         raise Invalid(f"{wrong[0]} does not give a value for each of {', '.join(group.primary_key)}")
     types = {feature.name: feature.type for feature in group.features}
-    entities = {
-        column: [int(split[i]) if types[column] in ("int", "bigint") else split[i] for split in parts]
-        for i, column in enumerate(group.primary_key)
-    }
+    entities = {column: [_key(split[i], types[column], column) for split in parts] for i, column in enumerate(group.primary_key)}
     show_arrow(group.get_feature_vectors(entities), output)
+
+
+def _key(text: str, kind: str, column: str) -> str | int:
+    if kind not in ("int", "bigint"):
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise Invalid(f"{column} is a whole number, got {text!a}") from error
 
 
 def _store(context: typer.Context, project: str | None) -> FeatureStore:

@@ -102,6 +102,10 @@ class FeatureGroup:
         """Return the group's rows, for repeated rows (equal key and event time) the one ingested last."""
         return _read(self._transport, "GET", f"{self._path}/rows", params={"limit": limit})
 
+    def delete(self) -> None:
+        """Delete this version with its topic, rows and table; refused with a `Conflict` while a processor uses it (owners)."""
+        self._transport.json("DELETE", self._path)
+
     def progress(self) -> dict[str, Any]:
         """Return how far the offline table is: rows, repeats, rejected, offsets by partition, newest event time."""
         found: dict[str, Any] = self._transport.json("GET", f"{self._path}/progress")
