@@ -5,6 +5,7 @@ Exit code 1 when one could not run; a missed goal is reported, not hidden, and d
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ def main() -> int:
     if unknown := [name for name in wanted if name not in known]:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
         return 2
+    if wanted == known:
+        # The table then holds this run's figures alone.
+        shutil.rmtree(report.FOLDER, ignore_errors=True)
     failed = []
     for name in wanted:
         print(f"— {name}", flush=True)
