@@ -170,12 +170,6 @@ class FeatureSink:
             self._forget()
             return Flushed(version, dict(self._held))
 
-    def drop(self) -> None:
-        """Forget what is buffered: for when the partitions have gone to another consumer, who reads it again."""
-        self._forget()
-        self._waiting_online = []
-        self._held = self._table.offsets(self._topic_id)
-
     def _forget(self) -> None:
         self._rows, self._rejected, self._next = [], [], {}
 

@@ -7,7 +7,7 @@ and give dictionaries, while compatibility, decoding and Arrow types all want on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -20,6 +20,8 @@ MAX_DEPTH = 32
 # Named types may be used many times, so that a small text can stand for an enormous tree:
 # decoders that write the tree out (polars, Arrow) would follow it.
 MAX_EXPANDED = 5_000
+# Columns keep room for a fixed in every row, also where a union leaves it out with one byte.
+MAX_FIXED_BYTES = 1024
 
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -185,29 +187,31 @@ def canonical(schema: Schema) -> str:
     return orjson.dumps(_canonical(schema.root)).decode()
 
 
-def expanded_size(schema: Schema, kind: Type) -> int:
-    """Return how many types the tree has with every named type written out; a recursion counts once and counting stops past the limit."""
+def fixed_bytes(schema: Schema) -> int:
+    """Return how many bytes a row's fixed types have together, every named type written out; counted as `expanded_size` counts."""
+    return expanded_size(schema, schema.root, weight=lambda kind: kind.size if isinstance(kind, Fixed) else 0)
+
+
+def expanded_size(schema: Schema, kind: Type, *, weight: Callable[[Resolved], int] = lambda _: 1) -> int:
+    """Return how many types the tree has with every named type written out; a recursion counts once and counting stops past the limit.
+
+    `weight` says what a type counts by itself.
+    """
     known: dict[str, int] = {}
     open_names: set[str] = set()
 
     def size(named: Type) -> int:
         part = schema.resolve(named)
-        if isinstance(part, Array):
-            return 1 + size(part.items)
-        if isinstance(part, Map):
-            return 1 + size(part.values)
-        if isinstance(part, Union):
-            return 1 + sum(size(branch) for branch in part.branches)
         if isinstance(part, Record):
             if part.name in open_names:
-                return 1
+                return weight(part)
             if part.name not in known:
                 open_names.add(part.name)
                 # Capped, so that the numbers stay small where doubling types double 32 times.
-                known[part.name] = min(1 + sum(size(inner.type) for inner in part.fields), MAX_EXPANDED * 2)
+                known[part.name] = min(weight(part) + sum(size(inner.type) for inner in part.fields), MAX_EXPANDED * 2)
                 open_names.discard(part.name)
             return known[part.name]
-        return 1
+        return weight(part) + sum(size(inner) for inner in children(part))
 
     return size(kind)
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.arrow import arrow_schema, projection
-from schemas.avro import Schema, holds_endless_array, parse
+from schemas.avro import MAX_FIXED_BYTES, Schema, fixed_bytes, holds_endless_array, parse
 from schemas.columns import PREFIX_BYTES, ColumnDecoder, Doubtful, column_decoder
 from schemas.errors import InvalidSchema, SchemaTooLarge
 from schemas.rows import Malformed, row_decoder
@@ -185,6 +185,8 @@ def decode_batch(values: Sequence[bytes | None], catalogue: SchemaCatalogue, *, 
 def _refusal(schema: Schema, columns: pa.Schema) -> str | None:
     if holds_endless_array(schema):
         return "its schema has an array whose items take no bytes, which can stand for any number of them"
+    if fixed_bytes(schema) > MAX_FIXED_BYTES:
+        return f"its schema has fixed types of more than {MAX_FIXED_BYTES} bytes a row, room for which is taken where they are null too"
     return None if columns.names else "its schema has no fields"
 
 

@@ -15,15 +15,12 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from schemas.store import Entry, SchemaState
+from tenancy.acls import SCHEMAS_TOPIC
 from wardstream.errors import Unavailable
 from wardstream.kafka import consumer, deliver, kafka_error, producer
 from wardstream.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
-
-TOPIC = "_schemas"
-# What control creates the topic with.
-TOPIC_CONFIG = {"cleanup.policy": "compact", "min.insync.replicas": "1"}
 
 # Longer than a broker's restart on a laptop, shorter than a client's patience with one request.
 _WRITE_SECONDS = 10.0
@@ -33,7 +30,7 @@ _POLL_SECONDS = 0.1
 class SchemaLog:
     """State of the registry, kept equal to the topic by one thread. Thread-safe."""
 
-    def __init__(self, *, make_consumer: Callable[[], Consumer], make_producer: Callable[[], Producer], topic: str = TOPIC) -> None:
+    def __init__(self, *, make_consumer: Callable[[], Consumer], make_producer: Callable[[], Producer], topic: str = SCHEMAS_TOPIC) -> None:
         self._make_consumer = make_consumer
         self._make_producer = make_producer
         self._topic = topic

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from schemas.avro import Schema, parse
+from schemas.avro import MAX_FIXED_BYTES, Schema, fixed_bytes, parse
 from schemas.compatibility.avro import incompatibilities
 from schemas.errors import (
     IncompatibleSchema,
@@ -24,6 +24,7 @@ from schemas.errors import (
     NoLevel,
     OperationNotPermitted,
     SchemaNotFound,
+    SchemaTooLarge,
     SubjectNotFound,
     SubjectNotSoftDeleted,
     SubjectSoftDeleted,
@@ -179,6 +180,7 @@ class RegistryService:
                     return known
                 require(decision)
                 _require_writable(state, subject)
+                _require_decodable(schema)
                 problems = self._problems(state, subject, schema)
                 if problems:
                     raise IncompatibleSchema(subject, problems)
@@ -380,6 +382,11 @@ def _parsed_input(text: str, schema_type: str, references: Sequence[object] | No
     if references:
         raise InvalidSchema("references to other subjects are not supported here: write the types into one schema")
     return parse(text)
+
+
+def _require_decodable(schema: Schema) -> None:
+    if fixed_bytes(schema) > MAX_FIXED_BYTES:
+        raise SchemaTooLarge(f"the fixed types of a schema may have {MAX_FIXED_BYTES} bytes together: use bytes for what is longer")
 
 
 def _parsed_level(text: str) -> Level:

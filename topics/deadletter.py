@@ -70,14 +70,6 @@ def parse(found: Iterable[tuple[str, bytes | str | None]] | None) -> DeadLetter:
         raise Invalid("not a dead letter: a number among its headers is none") from error
 
 
-def first_of_each(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
-    """Return the letters without those that repeat an origin: a crash between writing and committing writes one twice."""
-    found: dict[tuple[str, int, int], DeadLetter] = {}
-    for letter in letters:
-        found.setdefault(letter.origin, letter)
-    return list(found.values())
-
-
 def _present(texts: dict[str, str | None], name: str) -> str:
     value = texts.get(name)
     if value is None:

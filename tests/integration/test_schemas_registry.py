@@ -18,10 +18,12 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from schemas.decode import decode_batch
 from schemas.errors import IncompatibleSchema
-from schemas.log import TOPIC_CONFIG, SchemaLog
+from schemas.log import SchemaLog
 from schemas.registry import RegistryService
 from schemas.serde import RegistryHttp
+from tenancy.acls import SCHEMAS_TOPIC
 from tenancy.model import Principal, PrincipalKind, Role
+from tenancy.plan import PLATFORM_TOPICS
 from tests.support.stack import NewProject, Person, RunningStack, fresh
 from tests.support.waiting import eventually
 from wardstream.kafka import admin, consumer, producer
@@ -178,7 +180,8 @@ def own_topic(stack: RunningStack) -> str:
     """A topic like `_schemas` of its own, so that a second registry does not write into the platform's."""
     name = f"_ws-{fresh('schemas')}"
     client = admin(platform_kafka(stack, "ws-control"))
-    client.create_topics([NewTopic(name, num_partitions=1, replication_factor=1, config=TOPIC_CONFIG)])[name].result(15)
+    like = next(each for each in PLATFORM_TOPICS if each.name == SCHEMAS_TOPIC)
+    client.create_topics([NewTopic(name, num_partitions=like.partitions, replication_factor=1, config=dict(like.config))])[name].result(15)
     return name
 
 

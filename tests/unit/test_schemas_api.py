@@ -224,6 +224,13 @@ def test_an_incompatible_schema_is_refused_and_leaves_nothing(door: Door) -> Non
     assert door("GET", "/subjects/icu.ecg-value/versions").json() == [1]
 
 
+def test_a_schema_whose_records_would_be_refused_is_not_registered(door: Door) -> None:
+    large = json.dumps({"type": "record", "name": "R", "fields": [{"name": "f", "type": {"type": "fixed", "name": "F", "size": 1025}}]})
+    answer = door("POST", "/subjects/icu.ecg-value/versions", {"schema": large})
+    assert code(answer) == (422, 42209)
+    assert "1024 bytes together: use bytes" in answer.json()["message"]
+
+
 def test_compatibility_is_answered_with_reasons_on_request(door: Door) -> None:
     door.register()
     path = "/compatibility/subjects/icu.ecg-value/versions"

@@ -7,7 +7,7 @@ import json
 import fastavro
 import pytest
 
-from schemas.avro import MAX_BYTES, canonical, holds_endless_array, is_recursive, parse
+from schemas.avro import MAX_BYTES, canonical, fixed_bytes, holds_endless_array, is_recursive, parse
 from schemas.errors import InvalidSchema, SchemaTooLarge
 
 RECORD = {
@@ -130,3 +130,10 @@ def test_arrays_whose_items_take_no_bytes_are_seen(items: str) -> None:
     schema = parse(json.dumps({"type": "record", "name": "R", "fields": [field]}))
     assert holds_endless_array(schema)
     assert not holds_endless_array(parse('{"type":"array","items":"int"}'))
+
+
+def test_a_fixed_counts_where_it_is_named_again() -> None:
+    first = {"name": "a", "type": {"type": "fixed", "name": "F", "size": 16}}
+    schema = parse(json.dumps({"type": "record", "name": "R", "fields": [first, {"name": "b", "type": ["null", "F"]}]}))
+    assert fixed_bytes(schema) == 32
+    assert fixed_bytes(parse(json.dumps(RECORD))) == 0

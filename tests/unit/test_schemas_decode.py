@@ -141,6 +141,25 @@ def test_an_endless_array_is_never_decoded() -> None:
     assert "take no bytes" in batch.rejects[0].reason
 
 
+def test_a_fixed_of_which_ten_bytes_would_reserve_gigabytes_is_never_decoded() -> None:
+    kept = [{"name": f"f{each}", "type": ["null", {"type": "fixed", "name": f"F{each}", "size": 512}]} for each in range(3)]
+    catalogue = SchemaCatalogue(
+        Registry(
+            id1={
+                "type": "record",
+                "name": "T",
+                "fields": [{"name": "f", "type": ["null", {"type": "fixed", "name": "F", "size": 2**31 - 1}]}],
+            },
+            id2={"type": "record", "name": "T", "fields": kept},
+            id3={"type": "record", "name": "T", "fields": kept[:2]},
+        ).fetch
+    )
+    batch = decode_batch([prefix(1) + b"\x00"] * 2 + [prefix(2) + b"\x00\x00\x00", prefix(3) + b"\x00\x00"], catalogue)
+    assert [each.index for each in batch.rejects] == [0, 1, 2]
+    assert all("more than 1024 bytes a row" in each.reason for each in batch.rejects)
+    assert batch.row_of.tolist() == [3]
+
+
 def test_records_without_fields_are_rejected() -> None:
     batch = decode_batch([prefix(1)] * 2, SchemaCatalogue(Registry(id1={"type": "record", "name": "E", "fields": []}).fetch))
     assert [(r.index, r.reason) for r in batch.rejects] == [(0, "its schema has no fields"), (1, "its schema has no fields")]
