@@ -38,6 +38,7 @@ class Confinement:
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str = "/tmp"  # noqa: S108  # inside: a tmpfs of its own
     limits: Limits = field(default_factory=Limits)
+    own_namespaces: bool = True  # whether the job may make user namespaces; False is for bubblewrap 0.8 and an ordinary user
 
 
 def confined(command: Sequence[str], confinement: Confinement) -> list[str]:
@@ -46,6 +47,8 @@ def confined(command: Sequence[str], confinement: Confinement) -> list[str]:
     wrapped = ["bwrap", "--die-with-parent", "--new-session", "--clearenv"]
     if confinement.uid is None:
         wrapped += ["--unshare-all", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
+        if not confinement.own_namespaces:
+            wrapped += ["--unshare-user", "--disable-userns"]
     else:
         wrapped += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     for name, value in {"PATH": "/usr/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONSAFEPATH": "1", **confinement.environment}.items():  # noqa: S108

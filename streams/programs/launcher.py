@@ -2,7 +2,8 @@
 
 Reads `job.json` in the job's folder (written by `sandbox.py`), prints what the job prints, ends with the job's exit code
 and leaves `end.json`. Ends the job when it is told to (SIGTERM; after 3 s by force), when the job takes more memory, disk
-or time than it may, and when the process that started this one is gone. Killed itself, it takes the job with it.
+or time than it may, when it cannot be looked at any more, and when the process that started this one is gone. Killed itself,
+it takes the job with it.
 
 Stands on the standard library and `wardstream.confinement`, so that a sandbox costs little.
 """
@@ -10,11 +11,13 @@ Stands on the standard library and `wardstream.confinement`, so that a sandbox c
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import fcntl
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -29,12 +32,23 @@ from wardstream.confinement import Confinement, Limits, confined, package_folder
 GRACE_SECONDS = 3.0
 _LOOK_SECONDS = 0.5
 
+# Two descriptors each; what a program opens to brokers and the door is a dozen.
+MOST_CONNECTIONS = 64
+
+MOST_LEVELS = 32
+# What the name and the inode of a file take at least, so that empty files are bounded too.
+_ENTRY_BYTES = 4096
+
 # Reserved by no distribution for people, services or dynamic users (systemd's "Users, Groups, UIDs and GIDs" lists the
 # range as unused), and small enough for a container that maps 65,536 ids.
 UIDS = range(60578, 60706)
 _UID_LOCKS = Path("/run/wardstream-uids")
 
 _SOCKETS = "/run/relay"
+
+_LIBC = ctypes.CDLL(None)
+# The C library has no name for it; unistd.h of each architecture has the number.
+_KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine)
 
 
 @dataclass(frozen=True)
@@ -80,33 +94,116 @@ def take_uid() -> int:
     raise BlockingIOError(f"all {len(UIDS)} user ids for sandboxes are taken")
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the memory of `pid` and everything under it that is not a file's: /proc/<pid>/status of each."""
-    total = 0
-    for each in _tree(pid):
-        with suppress(OSError, ValueError):
-            for line in Path(f"/proc/{each}/status").read_text().splitlines():
-                if line.startswith(("RssAnon:", "RssShmem:")):
-                    total += int(line.split()[1]) * 1024
-    return total
+class TooDeep(Exception):
+    """A folder lies so deep in others that what it holds is not looked for."""
 
 
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _tree(int(child))
+@dataclass(frozen=True)
+class Held:
+    """What processes hold: `memory` is what is no file's, `unlinked` are files of one device that have no name any more."""
+
+    memory: int
+    unlinked: int
+
+
+def held_bytes(pid: int, *, device: int) -> Held:
+    """Return what `pid` and everything under it hold; `device` is that of the unlinked files.
+
+    A file without a name that lies in memory alone (memfd) counts as memory. Raises `OSError` where a process that still
+    runs cannot be looked at.
+    """
+    memory = 0
+    nameless: dict[tuple[int, int], os.stat_result] = {}
+    in_memory: set[tuple[int, int]] = set()
+    for tasks in _processes(pid):
+        # Threads share their memory, and their descriptors too unless one has asked for a table of its own.
+        first: Path | None = None
+        for task in tasks:
+            if first is not None and _same_descriptors(first, task):
+                continue
+            found = _memory(task)
+            if found is None:
+                continue
+            if first is None:
+                first, memory = task, memory + found
+            try:
+                for link, file in _nameless(task / "fd"):
+                    nameless[file.st_dev, file.st_ino] = file
+                    if link.startswith("/memfd:"):
+                        in_memory.add((file.st_dev, file.st_ino))
+            except OSError:
+                if _memory(task) is not None:
+                    raise
+    memory += sum(nameless[key].st_blocks for key in in_memory) * 512
+    return Held(memory, sum(file.st_blocks for key, file in nameless.items() if file.st_dev == device and key not in in_memory) * 512)
+
+
+def _processes(pid: int) -> Iterator[list[Path]]:
+    """Yield the folders of the threads of `pid`, and of each process under it."""
+    waiting = [pid]
+    while waiting:
+        try:
+            tasks = list(Path(f"/proc/{waiting.pop()}/task").iterdir())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just gone
+        yield tasks
+        for task in tasks:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                waiting += map(int, (task / "children").read_text().split())
+
+
+def _same_descriptors(one: Path, other: Path) -> bool:
+    """Whether two threads have one table of descriptors; False also where the kernel does not say (kcmp(2), KCMP_FILES = 2)."""
+    return _KCMP is not None and _LIBC.syscall(_KCMP, int(one.name), int(other.name), 2, 0, 0) == 0
+
+
+def _memory(task: Path) -> int | None:
+    """Return the bytes that the thread's process has for itself, or None when the thread has ended."""
+    try:
+        lines = (task / "status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:"))]
+    return sum(found) if found else None
+
+
+def _nameless(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield target and state of each descriptor in `folder` whose file has no name any more."""
+    with os.scandir(folder) as descriptors:
+        for each in descriptors:
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found = os.stat(each.path)
+                if found.st_nlink == 0:
+                    yield os.readlink(each.path), found
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return how much the files under `folder` hold, links not followed."""
-    total = 0
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+    """Return how much everything under `folder` holds, links not followed.
+
+    Raises `TooDeep` for folders more than `MOST_LEVELS` deep, and `OSError` where one cannot be looked at.
+    """
+    total, waiting = 0, [(str(folder), 0)]
+    while waiting:
+        parent, level = waiting.pop()
+        if level > MOST_LEVELS:
+            raise TooDeep
+        try:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # removed meanwhile
+                        total += max(_ENTRY_BYTES, entry.stat(follow_symlinks=False).st_blocks * 512)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((entry.path, level + 1))
+        except (FileNotFoundError, NotADirectoryError):  # removed meanwhile
+            if level == 0:
+                raise
     return total
+
+
+def namespaces_can_be_refused() -> bool:
+    """Whether bubblewrap (0.8 or newer) can keep a job of an ordinary user from making user namespaces of its own here."""
+    trial = ["bwrap", "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "true"]
+    return subprocess.run(trial, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
 
 class Launcher:
@@ -119,6 +216,7 @@ class Launcher:
         self._began = time.monotonic()
         self._ending: str | None = None
         self._line, self._far_line = socket.socketpair()
+        self._places = asyncio.Semaphore(MOST_CONNECTIONS)
 
     async def run(self) -> int:
         """Run the job to its end and return its exit code."""
@@ -170,7 +268,17 @@ class Launcher:
         def connect() -> Awaitable[Streams]:
             return asyncio.open_connection(host, far)
 
-        await asyncio.start_unix_server(relay(connect), path)
+        handle = relay(connect)
+
+        async def admit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # Refused, not kept waiting: each that waits has a descriptor, and without one the job cannot be looked at.
+            if self._places.locked():
+                writer.close()
+                return
+            async with self._places:
+                await handle(reader, writer)
+
+        await asyncio.start_unix_server(admit, path)
         Path(path).chmod(0o600)
         if self._uid is not None:
             os.chown(path, self._uid, self._uid)
@@ -188,6 +296,7 @@ class Launcher:
                 environment={"PATH": f"{Path(sys.executable).parent}:/usr/bin", **self._job.environment},
                 folder="/out",
                 limits=self._job.limits,
+                own_namespaces=self._uid is not None or not namespaces_can_be_refused(),
             ),
         )
 
@@ -201,19 +310,33 @@ class Launcher:
         asyncio.get_running_loop().call_later(GRACE_SECONDS, _kill, process)
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        limits, job = self._job.limits, self._job
+        job = self._job
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if os.getppid() != self._parent:
                 self._end(process, "the worker ended")
             elif job.wall_seconds is not None and time.monotonic() - self._began > job.wall_seconds:
                 self._end(process, f"it ran longer than {job.wall_seconds:g} s")
-            elif resident_bytes(process.pid) > limits.memory_mb << 20:
-                self._ending = self._ending or f"all its processes together took more than {limits.memory_mb} MiB of memory"
+            elif (beyond := self._beyond(process.pid)) is not None and process.returncode is None:
+                self._ending = self._ending or beyond
                 _kill(process)
-            elif folder_bytes(Path("out")) > job.out_mb << 20:
-                self._ending = self._ending or f"it wrote more than {job.out_mb} MiB to /out"
-                _kill(process)
+
+    def _beyond(self, pid: int) -> str | None:
+        """Return which bound the job is beyond, or None. What cannot be looked at is not known to be within its bounds."""
+        limits, job = self._job.limits, self._job
+        try:
+            held = held_bytes(pid, device=os.stat("job.json").st_dev)
+            if held.memory > limits.memory_mb << 20:
+                return f"all its processes together took more than {limits.memory_mb} MiB of memory"
+            if held.unlinked + folder_bytes(Path("out")) > job.out_mb << 20:
+                return f"it wrote more than {job.out_mb} MiB to /out"
+        except TooDeep:
+            return f"it made folders more than {MOST_LEVELS} deep in /out"
+        except OSError as error:
+            return f"it could not be looked at: {error.strerror}"
+        except Exception as error:  # noqa: BLE001  # whatever it is: a job that nobody watches must not go on
+            return f"it could not be looked at: {type(error).__name__}"
+        return None
 
     async def _copy(self, process: asyncio.subprocess.Process) -> None:
         """Print what the job prints, up to a bound; what comes after is read and dropped, so that the job goes on."""

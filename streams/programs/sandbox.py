@@ -8,9 +8,11 @@ it, and `wardstream/confinement.py` for what keeps it in.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from wardstream import processes
 from wardstream.confinement import Limits
 from wardstream.errors import Invalid, Unavailable
 from wardstream.processes import ProcessRecord, write_private
+
+logger = logging.getLogger(__name__)
 
 # The SDK is for programs; the rest is what a Faust worker imports.
 PROGRAM_PACKAGES = ("wardstream", "streams")
@@ -81,7 +85,7 @@ class Sandbox:
         _check_commands()
         folder = self.folder_of(job.name)
         for name in ("in", "out", "sock"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+            _remove(folder / name)
         (folder / "end.json").unlink(missing_ok=True)
         (folder / "in").mkdir(parents=True, mode=0o700)
         _turn(self.log_of(job.name))
@@ -146,12 +150,12 @@ class Sandbox:
 
     def clear(self) -> None:
         """Remove what jobs of an earlier run left; only when none of them runs."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True, mode=0o700)
+        _remove(self._folder)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def remove(self, name: str) -> None:
         """Remove everything of a job that has ended, its key with it."""
-        shutil.rmtree(self.folder_of(name), ignore_errors=True)
+        _remove(self.folder_of(name))
 
 
 def ways_out(bootstrap_servers: str, url: str) -> list[tuple[str, int]]:
@@ -174,6 +178,17 @@ def _opened(name: str, folder: int) -> Iterator[int | None]:
         yield descriptor if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
     finally:
         os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a job left: folders of any depth, which Python's own functions fall over, and such as it closed to its own user."""
+    if not folder.exists():
+        return
+    if os.geteuid() != 0:
+        subprocess.run(["chmod", "-R", "u+rwX", "--", folder], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = subprocess.run(["rm", "-rf", "--", folder], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        logger.warning("files of a job could not be removed", extra={"folder": str(folder), "code": done.returncode})
 
 
 def _turn(log: Path) -> None:

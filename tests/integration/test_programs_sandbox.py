@@ -2,19 +2,23 @@
 
 import asyncio
 import os
+import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from streams.programs.launcher import MOST_CONNECTIONS, MOST_LEVELS, folder_bytes, held_bytes, namespaces_can_be_refused
 from streams.programs.sandbox import End, Job, Sandbox
 from tests.support.waiting import eventually
 from wardstream import processes
-from wardstream.confinement import Limits
+from wardstream.confinement import Confinement, Limits, confined
 from wardstream.errors import Invalid
 from wardstream.processes import ProcessRecord
 
@@ -149,6 +153,167 @@ time.sleep(60)
 def test_disk_beyond_the_limit_ends_the_job(running: Running) -> None:
     end, _ = running.run("import time\nfor n in range(40): open(f'/out/{n}', 'wb').write(b'x' * (1 << 20))\ntime.sleep(60)", out_mb=20)
     assert end.reason == "it wrote more than 20 MiB to /out"
+
+
+def test_folders_without_end_end_the_job_and_can_be_removed(running: Running) -> None:
+    end, _ = running.run(
+        """
+import os, time
+os.chdir("/out")
+for _ in range(1500):
+    os.mkdir("a")
+    os.chdir("a")
+time.sleep(60)
+"""
+    )
+    assert end.reason == f"it made folders more than {MOST_LEVELS} deep in /out"
+    assert running.run("print('again')")[0] == End(0, None)
+    running.sandbox.clear()
+    assert list(running.sandbox.folder_of("job").parent.iterdir()) == []
+
+
+def test_folders_of_an_ordinary_depth_are_no_reason_to_end_a_job(running: Running) -> None:
+    end, _ = running.run(f"import os, time\nos.makedirs('/out' + '/a' * {MOST_LEVELS})\ntime.sleep(1.5)")
+    assert end == End(0, None)
+
+
+def test_files_that_are_open_and_have_no_name_count_as_disk(running: Running) -> None:
+    end, _ = running.run(
+        """
+import os, time
+held = []
+for n in range(40):
+    held.append(open(f"/out/{n}", "wb", buffering=0))
+    held[-1].write(b"x" * (1 << 20))
+    os.unlink(f"/out/{n}")
+time.sleep(60)
+""",
+        out_mb=20,
+    )
+    assert end.reason == "it wrote more than 20 MiB to /out"
+
+
+def test_empty_files_are_bounded_too(running: Running) -> None:
+    end, _ = running.run("import time\nfor n in range(2000): open(f'/out/{n}', 'w').close()\ntime.sleep(60)", out_mb=4)
+    assert end.reason == "it wrote more than 4 MiB to /out"
+
+
+@pytest.mark.parametrize("where", ["in the first thread", "in a thread with descriptors of its own"])
+def test_files_that_lie_in_memory_count_as_memory(running: Running, where: str) -> None:
+    end, _ = running.run(
+        f"""
+import ctypes, os, threading, time
+
+def fill(own):
+    if own:
+        ctypes.CDLL(None).unshare(0x400)  # CLONE_FILES
+    held = [os.memfd_create("x") for _ in range(8)]
+    for each in held:
+        for _ in range(64):
+            os.write(each, b"x" * (1 << 20))
+    time.sleep(60)
+
+if {where != "in the first thread"}:
+    threading.Thread(target=fill, args=(True,)).start()
+    time.sleep(60)
+fill(False)
+""",
+        limits=Limits(memory_mb=400),
+    )
+    assert end.reason == "all its processes together took more than 400 MiB of memory"
+
+
+def test_memory_counts_when_the_first_thread_has_ended(running: Running) -> None:
+    end, _ = running.run(
+        """
+import ctypes, os, threading, time
+
+def fill():
+    time.sleep(0.5)
+    for _ in range(3):
+        if os.fork() == 0:
+            threading.Thread(target=hold).start()
+            ctypes.CDLL(None).pthread_exit(None)
+    time.sleep(60)
+
+def hold():
+    block = bytearray(os.urandom(1 << 20)) * 250
+    time.sleep(60)
+
+fill()
+""",
+        limits=Limits(memory_mb=600),
+    )
+    assert end.reason == "all its processes together took more than 600 MiB of memory"
+
+
+def test_what_cannot_be_looked_at_is_an_error_and_not_nothing(tmp_path: Path) -> None:
+    assert folder_bytes(tmp_path) == 0
+    assert held_bytes(os.getpid(), device=0).memory > 1 << 20
+    with pytest.raises(FileNotFoundError):
+        folder_bytes(tmp_path / "nothing")
+    held, limit = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limit[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.open("/", os.O_RDONLY))
+        with pytest.raises(OSError, match="Too many open files"):
+            folder_bytes(tmp_path)
+        with pytest.raises(OSError, match="Too many open files"):
+            held_bytes(os.getpid(), device=0)
+    finally:
+        for each in held:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+def test_process_that_has_gone_holds_nothing() -> None:
+    child = subprocess.Popen(["/usr/bin/true"])
+    child.wait()
+    assert (held_bytes(child.pid, device=0).memory, held_bytes(child.pid, device=0).unlinked) == (0, 0)
+
+
+def test_connections_are_bounded_and_the_job_is_looked_at_all_the_same(running: Running) -> None:
+    with EchoServer() as server:
+        end, printed = running.run(
+            f"""
+import socket, time
+lines = []
+for _ in range(400):
+    line = socket.create_connection(("127.0.0.1", {server.port}))
+    line.settimeout(5)
+    lines.append(line)
+answered = 0
+for line in lines:
+    try:
+        line.sendall(b"x")
+        answered += line.recv(1) == b"x"
+    except OSError:
+        pass
+print(answered)
+for line in lines:
+    line.close()
+time.sleep(0.5)
+line = socket.create_connection(("127.0.0.1", {server.port}))
+line.sendall(b"y")
+print(line.recv(1))
+time.sleep(60)
+""",
+            ways_out=[("127.0.0.1", server.port)],
+            limits=Limits(open_files=1024),
+            wall_seconds=5,
+        )
+    assert printed.splitlines() == [str(MOST_CONNECTIONS), "b'y'"]
+    assert end.reason == "it ran longer than 5 s"
+
+
+def test_ordinary_users_job_makes_no_namespaces_where_they_can_be_refused() -> None:
+    if not namespaces_can_be_refused():
+        pytest.skip("bubblewrap here is older than 0.8, or may not make user namespaces")
+    command = ["/usr/bin/unshare", "--user", "/usr/bin/true"]
+    codes = [subprocess.run(confined(command, Confinement(own_namespaces=own)), check=False).returncode for own in (True, False)]
+    assert codes == [0, 1]
 
 
 def test_temporary_files_are_bounded(running: Running) -> None:
