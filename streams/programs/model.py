@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +15,8 @@ from wardstream.names import PrincipalName, ProjectName
 MOST_FILES = 32
 MOST_BYTES = 16 << 20
 MOST_ARGUMENTS = 64
+# Files that a program leaves are sent whole; a larger one belongs in a dataset.
+MOST_FILE_BYTES = 256 << 20
 MEMORY_MB = range(64, 64 * 1024 + 1)
 CPU_SECONDS = range(1, 24 * 3600 + 1)
 
@@ -144,6 +146,15 @@ def ended(code: int, reason: str | None, *, cpu_seconds: int) -> tuple[Execution
         # SIGXCPU, or SIGKILL where the kernel had to insist; a program that kills itself looks the same.
         return ExecutionState.FAILED, f"it was killed; it may have used its {cpu_seconds} s of processor time"
     return ExecutionState.FAILED, f"it ended with code {code}; its log says more"
+
+
+def with_files_left_out(reason: str | None, names: Sequence[str]) -> str | None:
+    """Return the reason of an end with the names of files that were too large to be kept, if there are any."""
+    if not names:
+        return reason
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    said = f"not kept, since a file has at most {MOST_FILE_BYTES >> 20} MiB: {', '.join(names[:3])}{more}"
+    return said if reason is None else f"{reason}; {said}"
 
 
 REVOKED = "revoked: whom it acts for is no longer a member"

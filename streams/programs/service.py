@@ -142,7 +142,10 @@ class ProgramService:
         """End an execution: a queued one at once, a running one is asked by its worker and killed 3 s later. Harmless for an ended one."""
         owner = self._project(principal, Action.PROGRAM_RUN, project)
         with self._repository.transaction() as streams:
-            return self._stop(streams, _of(streams, owner, id), "stopped")
+            stopped = self._stop(streams, _of(streams, owner, id), "stopped")
+        if stopped.state.ended:
+            self._forget_files(stopped)
+        return stopped
 
     # For workers
 
@@ -181,7 +184,7 @@ class ProgramService:
             if not state.ended:
                 raise Conflict(f"{state} is not an end")
             streams.put_execution(replace(execution, state=state, exit_code=exit_code, reason=reason, ended_at=self._clock.now()))
-        shutil.rmtree(self._folder / id / "in", ignore_errors=True)
+        self._forget_files(execution)
 
     def add_log(self, id: str, worker: str, offset: int, text: bytes) -> None:
         """Put `text` at `offset` of the log; what is sent again changes nothing."""
@@ -194,9 +197,13 @@ class ProgramService:
             file.write(text)
 
     async def add_file(self, id: str, worker: str, name: str, content: AsyncIterator[bytes]) -> None:
-        """Keep a file that the program left, whole or not at all; raises `LimitExceeded` above 1 GiB."""
+        """Keep a file that the program left, whole or not at all; raises `LimitExceeded` above 1 GiB.
+
+        Sending one is a sign of life too: the worker says nothing else meanwhile, and keeps the execution.
+        """
         check_file_name(name)
-        await run_in_threadpool(self._require_held, id, worker)
+        await run_in_threadpool(self.beat, id, worker)
+        beaten = self._clock.now()
         folder = self._folder / id / "out"
         folder.mkdir(mode=0o700, exist_ok=True)
         temporary, size = folder / f".{name}.{secrets.token_hex(4)}", 0
@@ -207,6 +214,10 @@ class ProgramService:
                     if size > _FILE_BYTES:
                         raise LimitExceeded(f"a file of a program has at most {_FILE_BYTES >> 20} MiB")
                     file.write(part)
+                    if self._clock.now() - beaten >= _LEASE / 3:
+                        await run_in_threadpool(self.beat, id, worker)
+                        beaten = self._clock.now()
+            await run_in_threadpool(self.beat, id, worker)
             temporary.replace(folder / name)
         finally:
             temporary.unlink(missing_ok=True)
@@ -218,11 +229,14 @@ class ProgramService:
         """End what acts for a removed member or was started by it."""
         project, member, _ = split_principal(name)
         with self._repository.transaction() as streams:
-            for execution in streams.unended():
-                for each in (execution.principal, execution.started_by):
-                    if _is(each, project, member, generation):
-                        self._stop(streams, execution, REVOKED)
-                        break
+            stopped = [
+                self._stop(streams, execution, REVOKED)
+                for execution in streams.unended()
+                if any(_is(each, project, member, generation) for each in (execution.principal, execution.started_by))
+            ]
+        for execution in stopped:
+            if execution.state.ended:
+                self._forget_files(execution)
 
     def resume(self) -> None:
         """Make good what this process could not do while it was away; called once at its start."""
@@ -232,14 +246,19 @@ class ProgramService:
     def reconcile(self) -> None:
         """Take executions from workers that are gone, and announce again what nobody took for a while. Called every few seconds."""
         now = self._clock.now()
+        given_up = []
         with self._repository.transaction() as streams:
             for execution in streams.expired(now):
                 state, reason = abandoned(execution)
                 changed = replace(execution, state=state, reason=reason, worker=None, ended_at=now if state.ended else None)
                 streams.put_execution(changed)
+                if state.ended:
+                    given_up.append(changed)
                 self._announced.pop(execution.id, None)
                 logger.warning("an execution's worker is gone", extra={"execution": execution.id, "state": state.value})
             queued = [each for each in streams.unended() if each.state is ExecutionState.QUEUED]
+        for execution in given_up:
+            self._forget_files(execution)
         self._announced = {each.id: at for each in queued if (at := self._announced.get(each.id))}
         for execution in queued:
             at = self._announced.get(execution.id)
@@ -274,6 +293,10 @@ class ProgramService:
     def _note_file(self, id: str, name: str) -> None:
         with self._repository.transaction() as streams:
             streams.add_file(id, name)
+
+    def _forget_files(self, execution: Execution) -> None:
+        """Remove the files of an execution that nobody will run any more; only when that is committed."""
+        shutil.rmtree(self._folder / execution.id / "in", ignore_errors=True)
 
     def _keep_files(self, id: str, program: Program) -> None:
         folder = self._folder / id / "in"

@@ -24,8 +24,19 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from streams.control import Control
-from streams.programs.model import CERTIFICATE, KEY, REVOKED, ROOT, WALL_SECONDS, ExecutionState, Program, ended
+from streams.control import Control, Identity
+from streams.programs.model import (
+    CERTIFICATE,
+    KEY,
+    MOST_FILE_BYTES,
+    REVOKED,
+    ROOT,
+    WALL_SECONDS,
+    ExecutionState,
+    Program,
+    ended,
+    with_files_left_out,
+)
 from streams.programs.sandbox import Job, Sandbox, ways_out
 from tenancy.acls import EXECUTIONS_TOPIC
 from tenancy.api import require_peer
@@ -46,8 +57,6 @@ _BEAT_SECONDS = 1.0
 _CONSUME_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 _LOG_PART = 1 << 20
-# Output files are sent whole; a larger one belongs in a dataset.
-_MOST_FILE_BYTES = 256 << 20
 # A worker that dies gives its partitions back after this long: the least that a broker accepts.
 _SESSION_MS = 6_000
 
@@ -210,18 +219,32 @@ class ProgramWorker:
         except Exception:
             logger.exception("an execution was given up", extra={"execution": running.id})
         finally:
-            if running.record is not None:
-                self._sandbox.stop(running.record)
-            self._sandbox.remove(name)
-            with self._lock:
-                del self._running[running.id]
-            self._free.release()
+            try:
+                if running.record is not None:
+                    self._sandbox.stop(running.record)
+                self._sandbox.remove(name)
+            except Exception:
+                logger.exception("what an execution left could not be removed", extra={"execution": running.id})
+            finally:
+                # Whatever a job leaves behind: a slot that is not given back is lost until this process ends.
+                with self._lock:
+                    del self._running[running.id]
+                self._free.release()
 
     def _run_to_end(self, name: str, running: Running, work: Mapping[str, Any]) -> None:
         files = {file: base64.b64decode(text) for file, text in work["files"].items()}
         program = Program(work["name"], files, tuple(work["arguments"]), work["memory_mb"], work["cpu_seconds"], work["label"])
         try:
-            job = self._job(name, program, work)
+            identity = self._control.execution_identity(work["grant"])
+        except Unavailable as error:
+            # Control is away, which says nothing about the program: when its lease has run out, it is tried again.
+            logger.warning("an execution has no certificate yet", extra={"execution": running.id, "reason": error.message})
+            return
+        except WardstreamError as error:
+            self._report(running, ExecutionState.FAILED, None, f"it could not be started: {error.message}")
+            return
+        try:
+            job = self._job(name, program, identity, work)
             with running.lock:
                 if running.ending is None:
                     running.record = self._sandbox.start(job)
@@ -243,15 +266,14 @@ class ProgramWorker:
         else:
             state, reason = ended(end.code, running.ending or end.reason, cpu_seconds=program.cpu_seconds)
             code = end.code
-        self._send_log(name, running)
+        self._patiently(lambda: self._send_log(name, running))
         if state is not ExecutionState.STOPPED or running.ending != REVOKED:
-            self._send_files(name, running)
+            reason = with_files_left_out(reason, self._send_files(name, running))
         self._report(running, state, code, reason)
         logger.info("an execution ended", extra={"execution": running.id, "state": state.value, "exit_code": code})
 
-    def _job(self, name: str, program: Program, work: Mapping[str, Any]) -> Job:
+    def _job(self, name: str, program: Program, identity: Identity, work: Mapping[str, Any]) -> Job:
         settings = self._settings
-        identity = self._control.execution_identity(work["grant"])
         return Job(
             name=name,
             command=["python", "-u", f"/job/{program.name}", *program.arguments],
@@ -322,19 +344,23 @@ class ProgramWorker:
                 )
                 running.log_sent += len(part)
 
-    def _send_files(self, name: str, running: Running) -> None:
+    def _send_files(self, name: str, running: Running) -> list[str]:
+        """Send what the job left and return the names of the files that are too large for it."""
+        too_large = []
         for file, descriptor in self._sandbox.written(name):
             size = os.fstat(descriptor).st_size
-            if size > _MOST_FILE_BYTES:
+            if size > MOST_FILE_BYTES:
                 logger.warning("a file is too large to be kept", extra={"execution": running.id, "bytes": size})
+                too_large.append(file)
                 continue
             with os.fdopen(os.dup(descriptor), "rb") as opened:
-                content = opened.read(_MOST_FILE_BYTES)
+                content = opened.read(MOST_FILE_BYTES)
             self._patiently(
                 lambda file=file, content=content: self._streams.request(  # type: ignore[misc]  # bound now
                     "PUT", f"/internal/v1/executions/{running.id}/files/{file}", content=content, params={"worker": self._name}
                 )
             )
+        return too_large
 
     def _report(self, running: Running, state: ExecutionState, code: int | None, reason: str | None) -> None:
         self._patiently(lambda: self._status(running, state, code, reason))

@@ -1,6 +1,7 @@
 """The life of an execution, on a database of its own and a clock that is moved by hand."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from streams.control import Control
-from streams.programs.model import LEASE_SECONDS, MOST_ATTEMPTS, REVOKED, Execution, ExecutionState, Program, abandoned, ended
+from streams.programs.model import (
+    LEASE_SECONDS,
+    MOST_ATTEMPTS,
+    REVOKED,
+    Execution,
+    ExecutionState,
+    Program,
+    abandoned,
+    ended,
+    with_files_left_out,
+)
 from streams.programs.service import MOST_QUEUED, ProgramService
 from streams.repository import Repository
 from tenancy.grants import GrantSigner, GrantVerifier
@@ -122,6 +133,7 @@ def test_silent_worker_loses_it_and_the_next_one_gets_it_until_it_was_tried_ofte
         "its worker ended while it ran, 2 times; look at the program worker's log",
     )
     assert house.queue.ids == [id, id]
+    assert not (house.folder / id / "in").exists()
 
 
 def test_absence_of_the_stream_worker_costs_no_worker_its_lease(house: House) -> None:
@@ -150,6 +162,7 @@ def test_stop_ends_what_waits_and_asks_what_runs(house: House) -> None:
     waiting, running = house.run().id, house.run().id
     house.programs.take(running, "one")
     assert house.programs.stop(member("mia"), ICU, waiting).state is ExecutionState.STOPPED
+    assert not (house.folder / waiting / "in").exists()
     with pytest.raises(Conflict):
         house.programs.take(waiting, "one")
     house.programs.stop(member("mia"), ICU, running)
@@ -164,6 +177,7 @@ def test_revocation_ends_what_acts_for_a_member_or_was_started_by_it(house: Hous
     assert house.get(own).reason == REVOKED
     assert house.get(as_service).state is ExecutionState.STOPPED
     assert house.get(other).state is ExecutionState.QUEUED
+    assert [(house.folder / id / "in").exists() for id in (own, as_service, other)] == [False, False, True]
 
 
 def test_log_that_is_sent_again_changes_nothing(house: House) -> None:
@@ -241,3 +255,38 @@ def test_abandoned_execution_that_was_to_stop_has_stopped() -> None:
     running = Execution("x", ICU, "main.py", PrincipalName("icu__mia"), PrincipalName("icu__mia"), "cpu", ExecutionState.RUNNING, 1, START)
     assert abandoned(running) == (ExecutionState.QUEUED, None)
     assert abandoned(replace(running, stop_requested=True)) == (ExecutionState.STOPPED, "stopped")
+
+
+def test_worker_that_sends_a_large_file_keeps_its_execution(house: House) -> None:
+    id = house.run().id
+    house.programs.take(id, "one")
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            house.later(LEASE_SECONDS / 2)
+            yield b"x"
+
+    asyncio.run(house.programs.add_file(id, "one", "model.bin", slowly()))
+    house.later(LEASE_SECONDS - 1)
+    found = house.get(id)
+    assert (found.state, found.files) == (ExecutionState.RUNNING, ("model.bin",))
+
+
+def test_file_of_a_worker_that_lost_the_execution_is_not_kept(house: House) -> None:
+    id = house.run().id
+    house.programs.take(id, "one")
+
+    async def too_slowly() -> AsyncIterator[bytes]:
+        yield b"x"
+        house.later(LEASE_SECONDS + 1)
+        yield b"y"
+
+    with pytest.raises(Conflict):
+        asyncio.run(house.programs.add_file(id, "one", "model.bin", too_slowly()))
+    assert list((house.folder / id / "out").iterdir()) == []
+
+
+def test_files_too_large_to_be_kept_are_named() -> None:
+    assert with_files_left_out(None, []) is None
+    assert with_files_left_out(None, ["a"]) == "not kept, since a file has at most 256 MiB: a"
+    assert with_files_left_out("stopped", list("abcde")) == "stopped; not kept, since a file has at most 256 MiB: a, b, c and 2 more"
