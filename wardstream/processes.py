@@ -65,6 +65,8 @@ def recorded(folder: Path) -> list[ProcessRecord]:
     for path in sorted(folder.glob("*.json")):
         try:
             records.append(ProcessRecord(**json.loads(path.read_text())))
+        except FileNotFoundError:
+            continue  # stopped meanwhile, by whoever stops it
         except (ValueError, TypeError):
             path.unlink(missing_ok=True)  # torn by a crash of the writer: nothing can be known from it
     return records
