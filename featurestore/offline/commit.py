@@ -13,6 +13,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class DeltaLog:
     def snapshot(self, version: int | None = None) -> Snapshot:
         """Return the newest version, or the one asked for; raises `NotFound` where there is none."""
         if version is not None:
-            state = self._loaded(up_to=version)
+            state = self._state if version == self._state.version else self._loaded(up_to=version)
             if state.version != version:
                 raise NotFound(f"the table has no version {version}; the newest is {self.snapshot().version}")
             return state.snapshot()
@@ -169,6 +170,16 @@ class DeltaLog:
         if version % _CHECKPOINT_EVERY == 0:
             self._checkpoint()
         return version
+
+    def removed_since(self, moment: datetime) -> set[str]:
+        """Return the files that were taken out of the table at `moment` or later, and are there for readers of what was before."""
+        found: set[str] = set()
+        for version in range(self.snapshot().version, -1, -1):
+            actions = [orjson.loads(line) for line in self._entry(version).read_bytes().splitlines() if line.strip()]
+            if any(info["timestamp"] < to_ms(moment) for each in actions if (info := each.get("commitInfo")) is not None):
+                break
+            found |= {each["remove"]["path"] for each in actions if "remove" in each}
+        return found
 
     def _checkpoint(self) -> None:
         try:
@@ -220,16 +231,17 @@ class DeltaLog:
         return state
 
     def _from_checkpoint(self, up_to: int | None) -> _State | None:
+        # Whatever is wrong with a checkpoint, which nobody forced to disk: the entries say all that it does.
         try:
             last = orjson.loads((self._log / "_last_checkpoint").read_bytes())
-        except (FileNotFoundError, orjson.JSONDecodeError):
-            return None
-        version = last["version"]
-        if last.get("parts") or (up_to is not None and version > up_to):
-            return None
-        try:
+            version = last["version"]
+            if last.get("parts") or (up_to is not None and version > up_to):
+                return None
             found = pq.read_table(self._log / f"{version:020d}.checkpoint.parquet", columns=["protocol", "metaData", "add", "txn"])
         except FileNotFoundError:
+            return None
+        except (OSError, pa.ArrowException, KeyError, orjson.JSONDecodeError) as error:
+            logger.warning("checkpoint of an offline table is done without", extra={"table": self.folder.name, "error": str(error)})
             return None
         state = _State(version=version)
         # The metadata come first: files' statistics are read by the name of the event time.

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 _MANY_FILES = 64
 _FULL_FILE_ROWS = 4_000_000
 _BATCH_ROWS = 122_880
+_KEPT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,15 @@ class Compacted:
 
 
 def files_to_compact(files: Iterable[DataFile], *, many: int = _MANY_FILES, full_rows: int = _FULL_FILE_ROWS) -> list[DataFile]:
-    """Return the files to rewrite as one: all that are not full, once they are many; else none."""
-    small = [file for file in files if file.rows < full_rows]
+    """Return the files to rewrite as one, once they are many; else none.
+
+    Left out are full ones, and those larger than all smaller ones together: so a row is rewritten at most once for each
+    doubling of its file, and what is left out is a few files.
+    """
+    small = sorted((file for file in files if file.rows < full_rows), key=lambda file: file.rows)
+    rows = sum(file.rows for file in small)
+    while small and small[-1].rows > rows - small[-1].rows:
+        rows -= small.pop().rows
     return small if len(small) >= max(many, 2) else []
 
 
@@ -52,7 +61,7 @@ def compact(
 
     The new file is sorted by key and event time; of repeats within the rewritten files the one ingested last stays and
     the others are added to the table's counter `repeats_removed`. Appends may go on meanwhile; where another compaction
-    was first, nothing is changed. The old files stay on disk for readers of older versions. Durable when it returns.
+    was first, nothing is changed. The old files stay on disk for readers of older versions, until `vacuum`. Durable when it returns.
     """
     found = table.snapshot()
     chosen = files_to_compact(found.files.values(), many=many)
@@ -84,8 +93,28 @@ def compact(
     return Compacted(version, len(chosen), file.rows, repeats)
 
 
+def vacuum(table: OfflineTable, *, clock: Clock | None = None) -> int:
+    """Remove the files of `table` that no version of the last day has, and return how many.
+
+    A day is longer than anybody reads one version; older versions than that cannot be read from then on. Files that
+    never became part of the table, because their writer was killed, go with them.
+    """
+    since = (clock or SystemClock()).now() - _KEPT
+    old = [path for path in table.path.glob("part-*.parquet") if path.stat().st_mtime < since.timestamp()]
+    if not old:
+        return 0
+    kept = set(table.snapshot().files) | table.log.removed_since(since)
+    unused = [path for path in old if path.name not in kept]
+    for path in unused:
+        path.unlink(missing_ok=True)
+    return len(unused)
+
+
 class Compactor:
-    """Compacts the tables of one process beside their writers: one table at a time, on one thread, within a bound of memory."""
+    """Compacts the tables of one process beside their writers: one table at a time, on one thread, within a bound of memory.
+
+    After a compaction the files go that no version of the last day has.
+    """
 
     def __init__(self, *, many: int = _MANY_FILES, memory_mb: int = 512) -> None:
         self._many, self._memory_mb = many, memory_mb
@@ -119,7 +148,7 @@ class Compactor:
                 # A table of its own: the writer's is used by the writer's thread.
                 own = OfflineTable(table.path.parent.parent, table.group)
                 if (done := compact(own, many=self._many, memory_mb=self._memory_mb, threads=1)) is not None:
-                    logger.info("compacted", extra={"table": table.group.dataset, **asdict(done)})
+                    logger.info("compacted", extra={"table": table.group.dataset, **asdict(done), "removed": vacuum(own)})
             except Exception:  # only speed is lost, and the next flush asks again
                 logger.exception("compaction failed", extra={"table": table.group.dataset})
 

@@ -20,6 +20,7 @@ from wardstream.errors import Conflict, Invalid
 
 # Of rows with one identity the one ingested last stays; broker times have milliseconds, so the place in the topic decides ties.
 NEWEST_FIRST = (INGESTED_AT, PARTITION, OFFSET)
+_BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,11 @@ class OfflineTable:
         except _AlreadyWritten as known:
             return known.version
 
-    def offsets(self, topic_id: str) -> dict[int, int]:
+    def offsets(self, topic_id: str, version: int | None = None) -> dict[int, int]:
         """Return the next offset of each partition of the topic with this id: everything below is in the table."""
         head = f"{topic_id}/"
-        return {int(app.removeprefix(head)): offset for app, offset in self.snapshot().transactions.items() if app.startswith(head)}
+        found = self.snapshot(version).transactions
+        return {int(app.removeprefix(head)): offset for app, offset in found.items() if app.startswith(head)}
 
     def files(self, version: int | None = None) -> list[Path]:
         """Return the Parquet files of a version."""
@@ -126,6 +128,16 @@ class OfflineTable:
         with self._query(version) as connection:
             found = connection.sql(f"SELECT {listed(wanted)} FROM ({deduplicated_sql(self.group, 'stored')})").to_arrow_table()  # noqa: S608  # quoted names
         return found.cast(pa.schema([self.schema.field(name) for name in wanted]))
+
+    def newest(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the row that each entity's online row is made of, in parts of bounded size and no particular order."""
+        order = ", ".join(f"{quoted(name)} DESC" for name in (self.group.event_time, *NEWEST_FIRST))
+        entity = listed(self.group.key_columns)
+        statement = f"SELECT {listed(columns)} FROM stored QUALIFY row_number() OVER (PARTITION BY {entity} ORDER BY {order}) = 1"  # noqa: S608  # quoted names
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        with self._query(None) as connection:
+            for batch in connection.sql(statement).to_arrow_reader(_BATCH_ROWS):
+                yield pa.Table.from_batches([batch]).cast(schema)
 
     def rows(self, version: int | None = None) -> int:
         """Return the number of different rows; counted from the data, and once for each version."""

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 from featurestore.model import Feature, FeatureGroup, FeatureType
 from featurestore.offline.commit import DataFile, DeltaLog, StaleCommit
-from featurestore.offline.compaction import Compactor, compact, files_to_compact
+from featurestore.offline.compaction import Compactor, compact, files_to_compact, vacuum
 from featurestore.offline.table import OfflineTable
 from wardstream.clock import ManualClock
 from wardstream.errors import Conflict, Invalid, NotFound
@@ -162,10 +162,20 @@ def test_a_checkpoint_says_the_same_as_the_entries(table: OfflineTable, tmp_path
     assert fresh.progress().records == 103
 
 
-def test_a_damaged_checkpoint_pointer_is_done_without(table: OfflineTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pointer", [b"", b"{", b"{}"])
+def test_a_damaged_checkpoint_pointer_is_done_without(table: OfflineTable, tmp_path: Path, pointer: bytes) -> None:
     table.append(rows(("a", 0, 1)), txn={"t/0": 1}, counters={})
-    (table.path / "_delta_log" / "_last_checkpoint").write_bytes(b"{")
+    (table.path / "_delta_log" / "_last_checkpoint").write_bytes(pointer)
     assert OfflineTable(tmp_path, GROUP).offsets("t") == {0: 1}
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100])
+def test_a_torn_checkpoint_is_done_without(table: OfflineTable, tmp_path: Path, kept: int) -> None:
+    table.append(rows(("a", 0, 1)), txn={"t/0": 1}, counters={"records": 1})
+    DeltaTable(table.path).create_checkpoint()
+    [checkpoint] = (table.path / "_delta_log").glob("*.checkpoint.parquet")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
+    assert OfflineTable(tmp_path, GROUP).snapshot() == table.snapshot()
 
 
 def test_a_table_of_a_newer_protocol_is_left_alone(table: OfflineTable, tmp_path: Path) -> None:
@@ -225,9 +235,48 @@ def test_compaction_sorts_and_counts_the_repeats_it_removes(table: OfflineTable)
 
 
 def test_compaction_leaves_full_files_alone() -> None:
-    files = [DataFile(f"{number}", 1, rows) for number, rows in enumerate((10, 100, 20))]
+    files = [DataFile(f"{number}", 1, rows) for number, rows in enumerate((10, 100, 10))]
     assert [file.path for file in files_to_compact(files, many=2, full_rows=100)] == ["0", "2"]
     assert files_to_compact(files, many=3, full_rows=100) == []
+
+
+def test_compaction_leaves_a_file_alone_that_is_larger_than_the_others_together() -> None:
+    files = [DataFile(f"{number}", 1, rows) for number, rows in enumerate((64, 11, 7, 2, 1))]
+    assert [file.rows for file in files_to_compact(files, many=2)] == []
+    files.append(DataFile("5", 1, 3))
+    assert [file.rows for file in files_to_compact(files, many=2)] == [1, 2, 3, 7, 11]
+
+
+def test_a_row_is_rewritten_a_few_times_however_many_files_come() -> None:
+    files: list[DataFile] = []
+    rewritten = 0
+    for number in range(4096):
+        files.append(DataFile(f"{number}", 1, 1))
+        if chosen := files_to_compact(files, many=64):
+            rewritten += sum(file.rows for file in chosen)
+            files = [file for file in files if file not in chosen] + [DataFile(f"of {number}", 1, sum(file.rows for file in chosen))]
+    assert rewritten <= 4096 * 7
+    assert len(files) < 64 + 12
+
+
+def test_files_that_no_version_of_the_last_day_has_are_removed(table: OfflineTable) -> None:
+    clock = ManualClock(NOON)
+    for number in range(2):
+        table.append(rows(("a", number, number), offset=number), txn={"t/0": number + 1}, counters={})
+    compact(table, many=2, clock=clock)
+    # Written long ago, and removed at noon: the table's clock stands still.
+    written = (NOON - timedelta(days=9)).timestamp()
+    for path in table.path.glob("*.parquet"):
+        os.utime(path, (written, written))
+    clock.advance(timedelta(hours=24))
+    assert vacuum(table, clock=clock) == 0
+    assert pulses(table.read(2)) == [0, 1]
+    clock.advance(timedelta(seconds=1))
+    orphan = table.path / "part-of-a-killed-writer.parquet"
+    orphan.write_bytes(b"")
+    assert vacuum(table, clock=clock) == 2
+    assert pulses(table.read()) == [0, 1]
+    assert {path.name for path in table.path.glob("*.parquet")} == {*table.snapshot().files, orphan.name}
 
 
 def test_the_compactor_compacts_beside_a_writer(table: OfflineTable) -> None:
@@ -236,7 +285,8 @@ def test_the_compactor_compacts_beside_a_writer(table: OfflineTable) -> None:
         table.append(rows(("a", number % 5, number), offset=number), txn={"t/0": number + 1}, counters={"records": 1})
         compactor.consider(table)
     deadline = time.monotonic() + 30
-    while len(table.files()) > 4:
+    # Up to three small files, and those that are larger than all smaller ones together.
+    while len(table.files()) > 5:
         assert time.monotonic() < deadline, "nothing was compacted"
         compactor.consider(table)
         time.sleep(0.02)
