@@ -11,9 +11,11 @@ online rows. The caller decides when; one sink serves the partitions that one co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ from featurestore.offline.commit import StaleCommit
 from featurestore.offline.table import OfflineTable
 from featurestore.online.store import OnlineStore
 from schemas.decode import DecodedBatch, Reject
+from wardstream.errors import NotFound
 
 # Redis is called for thousands of rows at a time, or a single one would cost what a thousand do; 100 ms are what a reader waits.
 _ONLINE_RECORDS, _ONLINE_SECONDS = 10_000, 0.1
@@ -195,7 +198,71 @@ def _places_after(seen: Mapping[int, int], places: Iterable[tuple[int, int]]) ->
     return [(partition, offset) for partition, offset in places if offset >= seen.get(partition, 0)]
 
 
-def rebuild_online(table: OfflineTable, online: OnlineStore) -> int:
+class OnlineRows(OnlineStore, Protocol):
+    """An online store that can tell whether it lost data: it keeps a mark of each group among its rows."""
+
+    def mark(self, group: FeatureGroup) -> int | None:
+        """Return what was set last; None where nothing was, or where it is lost."""
+        ...
+
+    def set_mark(self, group: FeatureGroup, mark: int) -> None:
+        """Set the mark of a group, behind all rows that were written before."""
+        ...
+
+    def remove_many(self, group: FeatureGroup, entities: pa.Table) -> int:
+        """Remove the group's rows of the entities whose key columns `entities` has, and return how many there were."""
+        ...
+
+    def remove_mark(self, group: FeatureGroup) -> None:
+        """Remove the mark of a group."""
+        ...
+
+
+class OnlineCopy:
+    """Keeps the online rows of one table whole, also when the store lost its newest writes or all of its data. Not thread-safe.
+
+    The mark is how many records the table had when all of them were online. A store that loses writes loses the newest
+    first, so that it has them as long as the mark is there.
+    """
+
+    def __init__(self, table: OfflineTable, online: OnlineRows) -> None:
+        self._table, self._online = table, online
+        self._known: int | None = None
+
+    def keep(self, told: Callable[[int], None] = lambda _: None) -> int | None:
+        """Write all online rows anew if the store may lack any; returns how many it lacked, or None where the mark is there.
+
+        To be called when nothing waits for the table: at the start, after each flush, and now and then. `told` hears how
+        many entities are done. Raises `Unavailable`; calling again is harmless.
+        """
+        group = self._table.group
+        records = self._table.snapshot().counters.get("records", 0)
+        mark = self._online.mark(group)
+        written = None
+        if mark is None or mark < (records if self._known is None else self._known):
+            written = rebuild_online(self._table, self._online, told)
+            mark = None
+        if mark is None or mark < records:
+            self._online.set_mark(group, records)
+        self._known = max(mark or 0, records)
+        return written
+
+
+def rebuild_online(table: OfflineTable, online: OnlineStore, told: Callable[[int], None] = lambda _: None) -> int:
     """Write the newest offline row of each entity online, for a store that lost its data; returns how many were written."""
-    columns = [*table.group.types, INGESTED_AT, PARTITION, OFFSET]
-    return online.put_many(table.group, table.read(columns=columns))
+    written = done = 0
+    for part in table.newest([*table.group.types, INGESTED_AT, PARTITION, OFFSET]):
+        written += online.put_many(table.group, part)
+        done += part.num_rows
+        told(done)
+    return written
+
+
+def remove_online(table: OfflineTable, online: OnlineRows) -> int:
+    """Remove the online rows of all entities of `table`, before it is removed itself; returns how many there were."""
+    removed = 0
+    with suppress(NotFound):  # removed by an attempt that was interrupted later
+        for part in table.newest(table.group.key_columns):
+            removed += online.remove_many(table.group, part)
+    online.remove_mark(table.group)
+    return removed

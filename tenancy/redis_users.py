@@ -30,7 +30,8 @@ class StoreAccess(StrEnum):
 
 # Commands one by one: categories let through SCAN, RANDOMKEY and DBSIZE, which show other projects' keys.
 _COMMANDS = {
-    StoreAccess.READ: ("hmget", "hgetall", "fcall_ro", "ping"),
+    # The query process reads, and removes the rows of a group with its table; it sets none.
+    StoreAccess.READ: ("hmget", "hgetall", "hdel", "fcall_ro", "ping"),
     StoreAccess.WRITE: ("hget", "hset", "hdel", "unlink", "fcall", "ping"),
 }
 

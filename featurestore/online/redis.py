@@ -45,13 +45,15 @@ def connect(settings: RedisSettings, *, user: str, password: str, timeout_second
 
 
 class RedisOnlineStore:
-    """The rows of one project, read and written by the functions of functions.lua; implements `store.OnlineStore`.
+    """The rows of one project, read and written by the functions of functions.lua; implements `store.OnlineStore` and `sink.OnlineRows`.
 
     `client` is a user of the project's readers or writers: a reader's `put_many` raises `Denied`. Thread-safe as `client` is.
     """
 
     def __init__(self, client: redis.Redis, project: ProjectName, pseudonym_key: bytes) -> None:
         self._client = client
+        # One colon less than the key of any entity has.
+        self._marks = f"p:{{{project}}}:marks"
         self._pseudonyms = Pseudonyms(project, pseudonym_key)
         self._codecs: dict[FeatureGroup, RowCodec] = {}
         self._names: dict[str, dict[tuple[object, ...], bytes]] = {}
@@ -87,6 +89,34 @@ class RedisOnlineStore:
                         for group, row in zip(together, rows, strict=True):
                             found[group].append(row)
         return [self._codec(group).unpack(found[group]) for group in groups]
+
+    def mark(self, group: FeatureGroup) -> int | None:
+        """See `OnlineRows`. The marks of a project are one hash, so Redis loses none without the writes behind it."""
+        with _translated("read from the online store"):
+            found = cast(bytes | None, self._client.hget(self._marks, group.dataset))
+        return None if found is None else int(found)
+
+    def set_mark(self, group: FeatureGroup, mark: int) -> None:
+        """See `OnlineRows`."""
+        with _translated("write to the online store"):
+            self._client.hset(self._marks, group.dataset, str(mark))
+
+    def remove_many(self, group: FeatureGroup, entities: pa.Table) -> int:
+        """See `OnlineRows`. Raises `Denied` or `Unavailable`; then some of the rows may have been removed."""
+        keys = self._online_keys(group, entities)
+        removed = 0
+        with _translated("remove from the online store"):
+            for start in range(0, len(keys), _MOST_KEYS):
+                pipeline = self._client.pipeline(transaction=False)
+                for key in keys[start : start + _MOST_KEYS]:
+                    pipeline.hdel(key.decode(), group.dataset)
+                removed += sum(pipeline.execute())
+        return removed
+
+    def remove_mark(self, group: FeatureGroup) -> None:
+        """See `OnlineRows`."""
+        with _translated("remove from the online store"):
+            self._client.hdel(self._marks, group.dataset)
 
     def _online_keys(self, group: FeatureGroup, table: pa.Table) -> list[bytes]:
         entity, names = group.entity, self._names.setdefault(group.entity, {})

@@ -22,7 +22,7 @@ from featurestore.model import INGESTED_AT, OFFSET, PARTITION, Feature, FeatureG
 from featurestore.offline.table import OfflineTable
 from featurestore.online.redis import RedisOnlineStore
 from featurestore.online.store import OnlineStore, Selection, read_vectors
-from featurestore.sink import Batch, FeatureSink, rebuild_online
+from featurestore.sink import Batch, FeatureSink, OnlineCopy, remove_online
 from tests.property.test_featurestore_sink import MemoryStore
 from wardstream.errors import Denied, Unavailable
 from wardstream.names import GroupName, ProjectName
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 KEY = b"k" * 32
 # The rights of section 5.2 of the plan: commands one by one, because a category lets SCAN and DBSIZE through.
-READER = "nocommands +hmget +hgetall +fcall_ro +ping"
+READER = "nocommands +hmget +hgetall +hdel +fcall_ro +ping"
 WRITER = "nocommands +hget +hset +hdel +unlink +fcall +ping"
 
 
@@ -334,8 +334,28 @@ def test_a_store_that_lost_its_data_is_rebuilt_from_the_table(server: Server, tm
     for batch in batches():
         sink.accept(batch)
     sink.flush_offline()
-    control = server.client("control")
+    copy = OnlineCopy(table, writer)
+    copy.keep()
     before = stored(server)
-    control.flushdb()
-    assert rebuild_online(table, writer) == 20
-    assert stored(server) == before
+    assert before.pop(b"p:{icu}:marks") == {b"vitals_1": b"41"}
+    assert len(before) == 20
+    server.client("control").flushdb()
+    assert copy.keep() == 20
+    after = stored(server)
+    assert after.pop(b"p:{icu}:marks") == {b"vitals_1": b"41"}
+    assert after == before
+
+
+def test_rows_of_a_group_are_removed_by_whoever_reads_and_those_of_others_stay(server: Server, tmp_path: Path) -> None:
+    table = OfflineTable(tmp_path, VITALS)
+    table.create()
+    writer = server.store("icu.write")
+    sink = FeatureSink(VITALS, table, writer, topic_id="topic")
+    for batch in batches():
+        sink.accept(batch)
+    sink.flush_offline()
+    OnlineCopy(table, writer).keep()
+    writer.put_many(LABS, rows(("p1", 0, 0, 7)))
+    assert remove_online(table, server.store("icu.read")) == 20
+    [left] = stored(server).values()
+    assert set(left) == {b"labs_1"}

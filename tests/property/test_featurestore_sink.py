@@ -17,7 +17,7 @@ from featurestore.offline.compaction import compact
 from featurestore.offline.table import OfflineTable
 from featurestore.online.row import RowCodec, UnpackedRows
 from featurestore.online.store import newest_of_batch
-from featurestore.sink import Batch, FeatureSink, assemble, offline_due, online_due, rebuild_online
+from featurestore.sink import Batch, FeatureSink, OnlineCopy, assemble, offline_due, online_due, rebuild_online, remove_online
 from schemas.decode import SchemaCatalogue, decode_batch
 from wardstream.names import GroupName, ProjectName
 
@@ -34,10 +34,11 @@ TOPIC_ID = "Xk3vPq0hT2uJ8sWdYb1mCg"
 
 
 class MemoryStore:
-    """The rules of the online store in a dictionary."""
+    """The rules of the online store in a dictionary, for one group."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[object, ...], bytes] = {}
+        self.marked: int | None = None
 
     def put_many(self, group: FeatureGroup, table: pa.Table) -> int:
         newest = newest_of_batch(group, table, [INGESTED_AT, PARTITION, OFFSET])
@@ -53,6 +54,21 @@ class MemoryStore:
     def get_many(self, groups: Sequence[FeatureGroup], entities: Mapping[str, Sequence[object]]) -> list[UnpackedRows]:
         keys = list(zip(*(entities[key] for key in groups[0].key_columns), strict=True))
         return [RowCodec(group).unpack([self.rows.get(key) for key in keys]) for group in groups]
+
+    def mark(self, group: FeatureGroup) -> int | None:
+        return self.marked
+
+    def set_mark(self, group: FeatureGroup, mark: int) -> None:
+        self.marked = mark
+
+    def remove_many(self, group: FeatureGroup, entities: pa.Table) -> int:
+        keys = set(zip(*(entities[key].to_pylist() for key in group.key_columns), strict=True)) & set(self.rows)
+        for key in keys:
+            del self.rows[key]
+        return len(keys)
+
+    def remove_mark(self, group: FeatureGroup) -> None:
+        self.marked = None
 
 
 def _times(row: bytes) -> tuple[int, int]:
@@ -209,3 +225,45 @@ def test_rejects_of_decoding_and_of_validation_keep_the_place_of_their_record() 
     assert batch.next_offsets == {0: 12, 1: 23}
     assert batch.rows.select(["patient", OFFSET]).to_pylist() == [{"patient": "a", OFFSET: 20}, {"patient": "c", OFFSET: 22}]
     assert np.all(batch.rows[PARTITION].to_numpy() == 1)
+
+
+def test_online_rows_are_built_again_exactly_when_the_store_lost_writes(tmp_path: Path) -> None:
+    table, online = OfflineTable(tmp_path, GROUP), MemoryStore()
+    table.create()
+    copy, sink = OnlineCopy(table, online), FeatureSink(GROUP, table, online, topic_id=TOPIC_ID)
+    topic = placed(0, [Record((name, second, second), 0, 1) for second in range(3) for name in ("a", "b")])
+    assert copy.keep() == 0
+    for start in (0, 2):
+        sink.accept(batch_of(0, topic[start : start + 2]))
+        sink.flush_offline()
+        assert copy.keep() is None
+    whole = dict(online.rows)
+    assert OnlineCopy(table, online).keep() is None
+    online.rows, online.marked = {}, None
+    assert copy.keep() == 2
+    assert online.rows == whole
+    # The newest writes are lost, the mark that was set before them is there.
+    before = dict(online.rows), online.marked
+    sink.accept(batch_of(0, topic[4:]))
+    sink.flush_offline()
+    assert copy.keep() is None
+    whole = dict(online.rows)
+    online.rows, online.marked = dict(before[0]), before[1]
+    assert copy.keep() == 2
+    assert online.rows == whole
+    online.rows, online.marked = dict(before[0]), before[1]
+    told: list[int] = []
+    assert OnlineCopy(table, online).keep(told.append) == 2
+    assert (online.rows, told[-1]) == (whole, 2)
+
+
+def test_rows_of_a_removed_table_leave_the_store_with_their_mark(tmp_path: Path) -> None:
+    table, online = OfflineTable(tmp_path, GROUP), MemoryStore()
+    table.create()
+    sink = FeatureSink(GROUP, table, online, topic_id=TOPIC_ID)
+    sink.accept(batch_of(0, placed(0, [Record((name, second, second), 0, 1) for second in range(3) for name in ("a", "b")])))
+    sink.flush_offline()
+    OnlineCopy(table, online).keep()
+    assert remove_online(table, online) == 2
+    assert (online.rows, online.marked) == ({}, None)
+    assert remove_online(OfflineTable(tmp_path / "gone", GROUP), online) == 0
