@@ -242,7 +242,7 @@ def stop_execution(project: str, execution: str, principal: Caller, programs: Pr
 
 @public.get("/projects/{project}/reconciliation", name="reconciliation", summary="Whether tables are what the topics say")
 def reconciliation(request: Request, project: str, principal: Caller) -> list[ReconciliationState]:
-    """For each feature group: counts of the topic, of the table and of the online rows."""
+    """For each feature group that the caller may know of: counts of the topic, of the table and of the online rows; one at a time."""
     count: Callable[[Principal, str], list[Reconciliation]] = request.app.state.reconciliation
     return [_reconciliation(each) for each in count(principal, project)]
 

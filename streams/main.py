@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from streams.programs.model import Execution
 from streams.programs.sandbox import Sandbox
 from streams.programs.service import ProgramService
 from streams.query import Query
-from streams.reconcile import Reconciliation, reconcile
+from streams.reconcile import Reconciliation, reconcile, seen_by
 from streams.repository import Repository
 from streams.service import ProcessorService
 from streams.supervisor import Status, Supervisor, Unit, end_left_behind
@@ -41,7 +41,7 @@ from tenancy.policy import Action, decide, require
 from wardstream.client.transport import Transport
 from wardstream.clock import Clock, SystemClock
 from wardstream.database import connect, migrate
-from wardstream.errors import Unavailable, WardstreamError
+from wardstream.errors import LimitExceeded, Unavailable, WardstreamError
 from wardstream.kafka import deliver, producer
 from wardstream.names import ProjectName, parse_project, split_principal
 from wardstream.server import application, platform_listener, serve
@@ -200,6 +200,7 @@ class Tables:
         self._environment = environment
         self._units: dict[ProjectName, MaterialiserUnit] = {}
         self._groups: dict[ProjectName, list[FeatureGroup]] = {}
+        self._counting: set[ProjectName] = set()
         self._known = False
         self._lock = threading.Lock()
 
@@ -262,13 +263,26 @@ class Tables:
             unit.flush()
 
     def reconciliation(self, principal: Principal, project: str) -> list[Reconciliation]:
-        """Return for each feature group of the project whether its tables are what its topic says; takes as long as reading all of it."""
+        """Return for each feature group that the caller may know of whether its tables are what its topic says.
+
+        Takes as long as reading all of it; raises `LimitExceeded` while the project is being counted for somebody.
+        """
         owner = parse_project(project)
         require(decide(principal, Action.DATASET_LIST, project=owner), f"project {owner}")
         with self._lock:
-            unit, groups = self._units.get(owner), list(self._groups.get(owner, ()))
-        if unit is None:
-            return []
+            unit, groups = self._units.get(owner), seen_by(principal, self._groups.get(owner, ()))
+            if unit is None or not groups:
+                return []
+            if owner in self._counting:
+                raise LimitExceeded(f"the tables of project {owner} are being counted already: try again when that is done")
+            self._counting.add(owner)
+        try:
+            return self._counted(owner, unit, groups)
+        finally:
+            with self._lock:
+                self._counting.discard(owner)
+
+    def _counted(self, owner: ProjectName, unit: MaterialiserUnit, groups: Sequence[FeatureGroup]) -> list[Reconciliation]:
         try:
             settings = MaterialiserSettings.model_validate_json((unit.folder / SETTINGS).read_text())
         except (FileNotFoundError, ValidationError) as error:

@@ -6,7 +6,8 @@ folder, and reads status.json. SIGUSR1 asks for all that has arrived to be made 
 
 Partitions are assigned by hand, not by the group: a member that was killed would hold them for 45 s. What the table says
 of a topic's id is the one truth about where to go on; offsets are committed to Kafka afterwards, for people and their tools
-to see. So two processes by mistake, or a kill anywhere, cost work and change nothing.
+to see. So two processes by mistake, or a kill anywhere, cost work and change nothing. Records that the topic lost before the
+table had them are passed over, and the group's state says so.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicCollection, TopicPartition
 from pydantic import BaseModel, ConfigDict
 
 from featurestore.ingest import record_schema
@@ -35,8 +36,7 @@ from featurestore.offline.commit import DataFile
 from featurestore.offline.compaction import Compactor
 from featurestore.offline.table import OfflineTable
 from featurestore.online.redis import RedisOnlineStore, connect
-from featurestore.online.store import OnlineStore
-from featurestore.sink import FeatureSink, assemble, offline_due, online_due
+from featurestore.sink import FeatureSink, OnlineCopy, OnlineRows, assemble, offline_due, online_due
 from schemas.decode import SchemaCatalogue, decode_batch
 from schemas.serde import RegistryHttp
 from tenancy.model import MATERIALISER
@@ -70,6 +70,9 @@ _REDIS_SECONDS = 2.0
 _LONGEST_RETRY_SECONDS = 10.0
 # How soon a new partition, or that the topic is another one of the same name, is noticed.
 _DESCRIBE_SECONDS = 30.0
+# How soon it is noticed that the online store lost rows of a group to which nothing comes.
+_KEEP_SECONDS = 10.0
+_TELL_SECONDS = 5.0
 _STATE_VERSION = 1
 
 
@@ -99,7 +102,10 @@ class GroupStatus:
     """What one group's thread does, for status.json."""
 
     state: str = "starting"
+    """starting, rebuilding (its online rows), running, incomplete (running, see `gap`) or waiting (see `reason`)"""
     reason: str | None = None
+    gap: str | None = None
+    """Which records the topic lost before the table had them; no trouble, because nothing here can mend it."""
     topic_id: str | None = None
     records: int = 0
     rejected: int = 0
@@ -115,7 +121,7 @@ class Stores:
     kafka: KafkaSettings
     catalogue: Callable[[], SchemaCatalogue]
     """Makes a new one: what was unknown in one topic must not be unknown in another, whose schemas may be newer."""
-    online: OnlineStore
+    online: OnlineRows
     warehouse: Path
     compactor: Compactor
     """Killed with the process, if need be: a compaction is one commit, and the next flush asks again."""
@@ -159,6 +165,7 @@ class GroupMaterialiser:
         self._catalogue = stores.catalogue()
         self._table = FaultyTable(stores.warehouse, group)
         self._table.faults = faults
+        self._copy = OnlineCopy(self._table, stores.online) if group.online_enabled else None
         self._stopped = threading.Event()
         self.flush_until = 0.0
         self._thread = threading.Thread(target=self._run, name=f"materialise {group.dataset}", daemon=True)
@@ -215,15 +222,46 @@ class GroupMaterialiser:
             fetch_message_max_bytes=4 << 20,
             # So that a topic deleted and made again is noticed soon.
             topic_metadata_refresh_interval_ms=10_000,
+            # Records that go while they are awaited are an error, and then a gap of the next attempt.
+            auto_offset_reset="error",
         )
         try:
-            held = sink.offsets()
-            client.assign([TopicPartition(self.group.topic, each, held.get(each, OFFSET_BEGINNING)) for each in range(partitions)])
+            self.keep_online()
+            self._assign(client, sink.offsets(), partitions)
             self.status.topic_id = topic_id
-            self._say("running", None)
+            self.say_running()
             _Filling(self, sink, client, topic_id, partitions).run()
         finally:
             client.close()
+
+    def _assign(self, client: Consumer, held: Mapping[int, int], partitions: int) -> None:
+        """Go on at the offsets that the table holds, and where the topic begins behind them, there."""
+        topic = self.group.topic
+        try:
+            first = {each: client.get_watermark_offsets(TopicPartition(topic, each), timeout=10)[0] for each in range(partitions)}
+            client.assign([TopicPartition(topic, each, max(held.get(each, 0), low)) for each, low in first.items()])
+        except KafkaException as error:
+            raise kafka_error(error, f"read {topic}") from error
+        if (gap := gap_between(held, first)) is not None:
+            self.status.gap = gap
+            logger.error("the topic lost records before the table had them", extra={"group": self.group.dataset, "gap": gap})
+
+    def keep_online(self) -> None:
+        """Write the online rows anew where the store may have lost some; called when nothing waits for the table."""
+        if self._copy is None:
+            return
+
+        next_at = 0.0
+
+        def told(rows: int) -> None:
+            nonlocal next_at
+            if (now := time.monotonic()) >= next_at:
+                next_at = now + _TELL_SECONDS
+                self._say("rebuilding", None)
+                logger.info("online rows are being written anew", extra={"group": self.group.dataset, "rows": rows})
+
+        if (written := self._copy.keep(told)) is not None:
+            logger.info("online rows were written anew from the table", extra={"group": self.group.dataset, "lacked": written})
 
     def _describe(self) -> tuple[str, int]:
         """Return id and partitions of the topic; raises `Unavailable` or `Denied`."""
@@ -234,8 +272,21 @@ class GroupMaterialiser:
             raise kafka_error(error, f"describe {name}") from error
         return str(found.topic_id), len(found.partitions)
 
+    def say_running(self) -> None:
+        """Show that records go into the table."""
+        self._say("running" if self.status.gap is None else "incomplete", None)
+
     def _say(self, state: str, reason: str | None) -> None:
         self.status.state, self.status.reason = state, reason
+
+
+def gap_between(held: Mapping[int, int], first: Mapping[int, int]) -> str | None:
+    """Return in words which offsets are neither in the table nor in the topic any more, or None.
+
+    `held` are the next offsets of the table, `first` those at which the topic's partitions begin.
+    """
+    lost = [f"{held.get(each, 0)} to {low - 1} of partition {each}" for each, low in sorted(first.items()) if held.get(each, 0) < low]
+    return f"the topic had deleted the records {', '.join(lost)} before the table had them" if lost else None
 
 
 class _TopicChanged(Exception):  # an answer, not a failure
@@ -254,6 +305,7 @@ class _Filling:
         self._dead: list[tuple[Message, str]] = []
         self._online_since = self._offline_since = 0.0
         self._arrived_at = self._committed_at = 0.0
+        self._kept_at = time.monotonic()
 
     def run(self) -> None:
         """Fill until asked to stop, or until the topic is another one."""
@@ -273,6 +325,9 @@ class _Filling:
                     self._take([*first, *self._client.consume(_CONSUME, _GATHER_SECONDS)])
             now = time.monotonic()
             try:
+                if now - self._kept_at > _KEEP_SECONDS and not sink.buffered:
+                    owner.keep_online()
+                    self._kept_at = now
                 self._write(now)
             except Unavailable as error:
                 # Nothing is lost: what is buffered stays, and above the bound the topic keeps the rest.
@@ -330,9 +385,9 @@ class _Filling:
             owner.status.table_version = flushed.version
             self._show_offsets(flushed.next_offsets)
             owner._stores.compactor.consider(owner._table)
+            owner.keep_online()
         owner.status.buffered = sink.buffered
-        if owner.status.state != "running":
-            owner._say("running", None)
+        owner.say_running()
 
     def _seems_changed(self) -> bool:
         try:

@@ -1,11 +1,12 @@
 """Whether tables are exactly what the topics say: records = rows + repeats + deletions + dead letters, and online = newest offline.
 
 Counted up to the table's own position, so that the answer holds while records arrive; what lies behind it is `behind`.
+Where retention has taken records out of a topic, they cannot be counted any more: then the table's own counter stands for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from confluent_kafka import KafkaException, Message, TopicCollection, TopicParti
 from featurestore.model import INGESTED_AT, OFFSET, PARTITION, FeatureGroup
 from featurestore.offline.table import OfflineTable, TableProgress
 from featurestore.online.pseudonym import Pseudonyms
-from featurestore.online.row import RowCodec
+from featurestore.online.row import RowCodec, is_newer
 from featurestore.online.store import newest_of_batch
-from tenancy.model import MATERIALISER
+from tenancy.model import MATERIALISER, Dataset, DatasetKind, DatasetPermission, Principal
+from tenancy.policy import Action, decide
 from topics.deadletter import parse
 from wardstream.errors import Invalid, NotFound, Unavailable
 from wardstream.kafka import admin, consumer, kafka_error
@@ -37,8 +39,8 @@ class Reconciliation:
     """The figures of one feature group. `difference` is 0 where nothing was lost or doubled.
 
     `records` are the topic's, below the table's position; `behind` those at or above it. `online_equal` is the number
-    of entities whose online row is byte for byte what their newest offline row makes, `online_different` the others;
-    both are None for a group without online rows.
+    of entities whose online row is byte for byte what their newest offline row makes, or newer, since rows go online
+    first; `online_different` the others. Both are None for a group without online rows.
     """
 
     group: str
@@ -69,16 +71,20 @@ def reconcile(group: FeatureGroup, *, kafka: KafkaSettings, online: redis.Redis,
     progress = TableProgress(0, 0, 0, 0, 0, 0, None)
     version: int | None = None
     with suppress(NotFound):  # no table yet: nothing has arrived
-        held, progress = table.offsets(topic_id), table.progress()
+        progress = table.progress()
         version = progress.version
+        held = table.offsets(topic_id, version)
     records = behind = 0
     for message in _read(group.topic, group, kafka):
         if cast(int, message.offset()) < held.get(cast(int, message.partition()), 0):
             records += 1
         else:
             behind += 1
+    if _is_cut(group.topic, group, kafka):
+        records = progress.records
+    letters = dead_letter_topic(group.topic)
     origins = set()
-    for message in _read(dead_letter_topic(group.topic), group, kafka):
+    for message in _read(letters, group, kafka):
         try:
             letter = parse(message.headers())  # type: ignore[arg-type]  # its headers are pairs
         except Invalid:
@@ -94,7 +100,7 @@ def reconcile(group: FeatureGroup, *, kafka: KafkaSettings, online: redis.Redis,
         rows=progress.rows,
         repeats=progress.repeats,
         deletions=progress.deletions,
-        dead_letters=len(origins),
+        dead_letters=progress.rejected if _is_cut(letters, group, kafka) else len(origins),
         behind=behind,
         online_equal=equal,
         online_different=different,
@@ -102,8 +108,23 @@ def reconcile(group: FeatureGroup, *, kafka: KafkaSettings, online: redis.Redis,
 
 
 def differing_rows(expected: Mapping[bytes, bytes], found: Sequence[bytes | None]) -> int:
-    """Return how many of the rows found, in the order of `expected`, are not what they should be."""
-    return sum(have != wanted for wanted, have in zip(expected.values(), found, strict=True))
+    """Return how many of the rows found, in the order of `expected`, are not what they should be.
+
+    A newer one is right: it is of a record that the table did not have yet.
+    """
+    return sum(
+        have is None or (have != wanted and not is_newer(have, wanted)) for wanted, have in zip(expected.values(), found, strict=True)
+    )
+
+
+def seen_by(principal: Principal, groups: Iterable[FeatureGroup]) -> list[FeatureGroup]:
+    """Return the groups that `principal` may know of."""
+    return [group for group in groups if decide(principal, Action.DATASET_LIST, _dataset(group)).allowed]
+
+
+def _dataset(group: FeatureGroup) -> Dataset:
+    """Return the dataset for the question who may know of it; the rest of it control knows."""
+    return Dataset(group.project, group.dataset, DatasetKind.FEATURE_GROUP, DatasetPermission.EDITABLE_BY_OWNERS, 1, {}, "")
 
 
 def _online(
@@ -141,9 +162,25 @@ def _topic_id(group: FeatureGroup, kafka: KafkaSettings) -> str:
         raise kafka_error(error, f"describe {group.topic}") from error
 
 
+def _is_cut(topic: str, group: FeatureGroup, kafka: KafkaSettings) -> bool:
+    """Whether a partition of `topic` no longer begins at its first record; asked after reading, since it may happen meanwhile."""
+    client = consumer(kafka, group=_consumer_group(group))
+    try:
+        partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
+        return any(client.get_watermark_offsets(TopicPartition(topic, each), timeout=10)[0] > 0 for each in partitions)
+    except KafkaException as error:
+        raise kafka_error(error, f"read {topic}") from error
+    finally:
+        client.close()
+
+
+def _consumer_group(group: FeatureGroup) -> str:
+    return f"{internal_prefix(group.project, MATERIALISER)}reconcile"
+
+
 def _read(topic: str, group: FeatureGroup, kafka: KafkaSettings) -> Iterator[Message]:
     """Yield the committed records of `topic` up to its end as it was at the beginning."""
-    client = consumer(kafka, group=f"{internal_prefix(group.project, MATERIALISER)}reconcile", enable_partition_eof=True)
+    client = consumer(kafka, group=_consumer_group(group), enable_partition_eof=True)
     try:
         found = client.list_topics(topic, timeout=10).topics[topic]
         if found.error is not None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from tenancy import wire
 from tenancy.acls import EXECUTIONS_TOPIC, SCHEMAS_TOPIC, AclBinding
 from tenancy.broker import TopicState
-from tenancy.model import Dataset, InternalTopic
+from tenancy.model import Dataset, DatasetKind, InternalTopic
 from tenancy.redis_users import StoreUser
 from tenancy.wire import AclRow
 
 # The broker's time: retention and fast clocks of devices then do no harm. Event time is in the value.
 _BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
+_FOR_EVER = {"retention.ms": "-1"}
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,14 @@ UserChange = PutUsers | RemoveUsers
 
 
 def topics_for(dataset: Dataset) -> tuple[TopicSpec, TopicSpec]:
-    """Return the two topics of a dataset: records and dead letters, which are kept as long."""
-    kept = {key: value for key, value in dataset.config.items() if key in ("retention.ms", "retention.bytes")}
+    """Return the two topics of a dataset: records and dead letters, which are kept as long.
+
+    Those of a feature group are kept for ever unless its dataset says otherwise: its tables are made of them, and can be again.
+    """
+    config = {**(_FOR_EVER if dataset.kind is DatasetKind.FEATURE_GROUP else {}), **dataset.config}
+    kept = {key: value for key, value in config.items() if key in ("retention.ms", "retention.bytes")}
     return (
-        TopicSpec(dataset.topic, dataset.partitions, {**dataset.config, **_BROKER_TIME}),
+        TopicSpec(dataset.topic, dataset.partitions, {**config, **_BROKER_TIME}),
         TopicSpec(dataset.dead_letter_topic, 1, {**kept, **_BROKER_TIME}),
     )
 

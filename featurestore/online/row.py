@@ -14,6 +14,7 @@ Key and event time are not among the values. The first 21 bytes stay the same in
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from featurestore.model import INGESTED_AT, FeatureGroup, FeatureType
 
 FORMAT = 1
 HEAD_BYTES = 21
+_TIMES, _TIMES_AT = struct.Struct("<qq"), 5
 
 _NUMPY = {
     FeatureType.INT: "<i4",
@@ -119,6 +121,11 @@ class RowCodec:
             ingested_at=_times(numbers["ingested_at"], ~found),
             found=found,
         )
+
+
+def is_newer(row: bytes, than: bytes) -> bool:
+    """Return whether `row` would replace `than` for its times; of equal times the place in the topic decides, which no row holds."""
+    return len(row) >= HEAD_BYTES and _TIMES.unpack_from(row, _TIMES_AT) > _TIMES.unpack_from(than, _TIMES_AT)
 
 
 def _milliseconds(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -1,5 +1,7 @@
 """From wanted and found to changes, by example."""
 
+from dataclasses import replace
+
 import pytest
 
 from tenancy.acls import MARKER, platform_bindings
@@ -64,6 +66,14 @@ def test_dataset_has_records_and_dead_letters_in_broker_time() -> None:
     assert records.config == {"retention.ms": "1000", "cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}
     assert (dead_letters.name, dead_letters.partitions) == ("icu.ecg-dlq", 1)
     assert dead_letters.config == {"retention.ms": "1000", "message.timestamp.type": "LogAppendTime"}
+
+
+@pytest.mark.parametrize(("config", "kept"), [({}, "-1"), ({"retention.ms": "1000"}, "1000")])
+def test_records_of_a_feature_group_are_kept_for_ever_unless_it_says_otherwise(config: dict[str, str], kept: str) -> None:
+    name = DatasetName("vitals_1")
+    dataset = Dataset(ProjectName("icu"), name, DatasetKind.FEATURE_GROUP, DatasetPermission.EDITABLE, 1, config, "icu__olga")
+    assert [topic.config["retention.ms"] for topic in topics_for(dataset)] == [kept, kept]
+    assert "retention.ms" not in topics_for(replace(dataset, kind=DatasetKind.TOPIC, config={}))[0].config
 
 
 def test_rows_are_created_before_others_are_deleted() -> None:
