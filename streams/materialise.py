@@ -326,6 +326,9 @@ class _Filling:
             now = time.monotonic()
             try:
                 if now - self._kept_at > _KEEP_SECONDS and not sink.buffered:
+                    # Not for a topic that has gone: whoever deletes a group removes its online rows, and must not find them again.
+                    if self._changed():
+                        raise _TopicChanged
                     owner.keep_online()
                     self._kept_at = now
                 self._write(now)
