@@ -198,7 +198,7 @@ def _places_after(seen: Mapping[int, int], places: Iterable[tuple[int, int]]) ->
     return [(partition, offset) for partition, offset in places if offset >= seen.get(partition, 0)]
 
 
-class OnlineRows(OnlineStore, Protocol):
+class MarkedStore(OnlineStore, Protocol):
     """An online store that can tell whether it lost data: it keeps a mark of each group among its rows."""
 
     def mark(self, group: FeatureGroup) -> int | None:
@@ -225,7 +225,7 @@ class OnlineCopy:
     first, so that it has them as long as the mark is there.
     """
 
-    def __init__(self, table: OfflineTable, online: OnlineRows) -> None:
+    def __init__(self, table: OfflineTable, online: MarkedStore) -> None:
         self._table, self._online = table, online
         self._known: int | None = None
 
@@ -258,7 +258,7 @@ def rebuild_online(table: OfflineTable, online: OnlineStore, told: Callable[[int
     return written
 
 
-def remove_online(table: OfflineTable, online: OnlineRows) -> int:
+def remove_online(table: OfflineTable, online: MarkedStore) -> int:
     """Remove the online rows of all entities of `table`, before it is removed itself; returns how many there were."""
     removed = 0
     with suppress(NotFound):  # removed by an attempt that was interrupted later

@@ -36,7 +36,7 @@ from featurestore.offline.commit import DataFile
 from featurestore.offline.compaction import Compactor
 from featurestore.offline.table import OfflineTable
 from featurestore.online.redis import RedisOnlineStore, connect
-from featurestore.sink import FeatureSink, OnlineCopy, OnlineRows, assemble, offline_due, online_due
+from featurestore.sink import FeatureSink, MarkedStore, OnlineCopy, assemble, offline_due, online_due
 from schemas.decode import SchemaCatalogue, decode_batch
 from schemas.serde import RegistryHttp
 from tenancy.model import MATERIALISER
@@ -121,7 +121,7 @@ class Stores:
     kafka: KafkaSettings
     catalogue: Callable[[], SchemaCatalogue]
     """Makes a new one: what was unknown in one topic must not be unknown in another, whose schemas may be newer."""
-    online: OnlineRows
+    online: MarkedStore
     warehouse: Path
     compactor: Compactor
     """Killed with the process, if need be: a compaction is one commit, and the next flush asks again."""

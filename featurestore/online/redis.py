@@ -45,7 +45,7 @@ def connect(settings: RedisSettings, *, user: str, password: str, timeout_second
 
 
 class RedisOnlineStore:
-    """The rows of one project, read and written by the functions of functions.lua; implements `store.OnlineStore` and `sink.OnlineRows`.
+    """The rows of one project, read and written by the functions of functions.lua; implements `store.OnlineStore` and `sink.MarkedStore`.
 
     `client` is a user of the project's readers or writers: a reader's `put_many` raises `Denied`. Thread-safe as `client` is.
     """
@@ -91,18 +91,18 @@ class RedisOnlineStore:
         return [self._codec(group).unpack(found[group]) for group in groups]
 
     def mark(self, group: FeatureGroup) -> int | None:
-        """See `OnlineRows`. The marks of a project are one hash, so Redis loses none without the writes behind it."""
+        """See `MarkedStore`. The marks of a project are one hash, so Redis loses none without the writes behind it."""
         with _translated("read from the online store"):
             found = cast(bytes | None, self._client.hget(self._marks, group.dataset))
         return None if found is None else int(found)
 
     def set_mark(self, group: FeatureGroup, mark: int) -> None:
-        """See `OnlineRows`."""
+        """See `MarkedStore`."""
         with _translated("write to the online store"):
             self._client.hset(self._marks, group.dataset, str(mark))
 
     def remove_many(self, group: FeatureGroup, entities: pa.Table) -> int:
-        """See `OnlineRows`. Raises `Denied` or `Unavailable`; then some of the rows may have been removed."""
+        """See `MarkedStore`. Raises `Denied` or `Unavailable`; then some of the rows may have been removed."""
         keys = self._online_keys(group, entities)
         removed = 0
         with _translated("remove from the online store"):
@@ -114,7 +114,7 @@ class RedisOnlineStore:
         return removed
 
     def remove_mark(self, group: FeatureGroup) -> None:
-        """See `OnlineRows`."""
+        """See `MarkedStore`."""
         with _translated("remove from the online store"):
             self._client.hdel(self._marks, group.dataset)
 
