@@ -31,8 +31,8 @@ from streams.programs.service import ProgramService
 from streams.query import Query
 from streams.reconcile import Reconciliation, reconcile, seen_by
 from streams.repository import Repository
-from streams.service import ProcessorService
-from streams.supervisor import Status, Supervisor, Unit, end_left_behind
+from streams.service import ProcessorService, ProcessorUnit
+from streams.supervisor import Status, Supervisor, end_left_behind
 from streams.units import FaustUnit, FlinkJobs, FlinkUnit, MaterialiserUnit, materialiser_key, processor_key
 from tenancy.acls import EXECUTIONS_TOPIC
 from tenancy.grants import CautiousVerifier
@@ -55,6 +55,9 @@ _FOLLOW_SECONDS = 1.0
 _RECONCILE_SECONDS = 2.0
 # How long a materialiser may have trouble before this process calls itself not ready.
 _TROUBLE_SECONDS = 3.0
+# `down` grants 8 s, of which open requests may take 3. What is not done by then is ended by `down` and by the next start.
+_END_SECONDS = 4.5
+_END_UNITS_SECONDS = 3.0
 
 
 def main() -> int:
@@ -132,12 +135,15 @@ class StreamWorker:
             thread.start()
 
     def end(self) -> None:
-        """Stop everything."""
+        """Stop everything, all at once, within `_END_SECONDS`; what cannot be stopped by then ends after this process."""
+        deadline = time.monotonic() + _END_SECONDS
         self._stopped.set()
-        for thread in self._threads:
-            thread.join(timeout=5)
-        self._supervisor.stop()
-        self._flink.cluster.stop()
+        if not self._supervisor.stop(seconds=_END_UNITS_SECONDS):
+            logger.warning("not everything that runs here has ended in time")
+        flink = threading.Thread(target=self._flink.cluster.stop, name="end of Flink", daemon=True)
+        flink.start()
+        for thread in (flink, *self._threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
         for transport in (self._to_control, self._to_query):
             transport.close()
         self._engine.dispose()
@@ -164,7 +170,7 @@ class StreamWorker:
         self._processors.revoke(project, member)
         logger.info("access ended", extra={"principal": principal, "generation": generation})
 
-    def _unit_of(self, spec: ProcessorSpec) -> Unit:
+    def _unit_of(self, spec: ProcessorSpec) -> ProcessorUnit:
         if spec.runtime is Runtime.FLINK:
             return FlinkUnit(spec, self._settings, self._control, self._flink)
         return FaustUnit(spec, self._settings, self._control, self._sandbox)

@@ -20,10 +20,13 @@ class Restarts:
 
     total: int = 0
     in_a_row: int = 0
+    away: int = 0
+    """How many of those in a row say nothing about it: what it needs was away."""
 
-    def after(self, lived_seconds: float) -> Restarts:
-        """Return the count after one more failure, of something that had lived so long."""
-        return Restarts(self.total + 1, 1 if lived_seconds >= WELL_SECONDS else self.in_a_row + 1)
+    def after(self, lived_seconds: float, *, away: bool = False) -> Restarts:
+        """Return the count after one more failure, of something that had lived so long; with `away` it was none of its own."""
+        before = Restarts(self.total) if lived_seconds >= WELL_SECONDS else self
+        return Restarts(self.total + 1, before.in_a_row + 1, before.away + away)
 
     def wait_seconds(self) -> float:
         """Return how long to wait before the next start: twice as long each time, up to a bound."""
@@ -31,8 +34,8 @@ class Restarts:
 
     def given_up(self) -> bool:
         """Whether starting it again is of no use until somebody has looked."""
-        return self.in_a_row >= MOST_IN_A_ROW
+        return self.in_a_row - self.away >= MOST_IN_A_ROW
 
     def forgiven(self) -> Restarts:
         """Return the count after somebody asked to try again."""
-        return replace(self, in_a_row=0)
+        return replace(self, in_a_row=0, away=0)

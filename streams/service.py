@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from streams.control import Control
 from streams.model import ProcessorSpec, kind_named
@@ -25,6 +25,14 @@ from wardstream.names import DatasetName, MemberName, ProjectName, parse_any_dat
 logger = logging.getLogger(__name__)
 
 
+class ProcessorUnit(Unit, Protocol):
+    """What runs a processor."""
+
+    def forget(self) -> None:
+        """Remove what a processor leaves that is stopped and will never run again; harmless when repeated."""
+        ...
+
+
 class ProcessorService:
     """Processors. Thread-safe."""
 
@@ -35,7 +43,7 @@ class ProcessorService:
         control: Control,
         query: Query,
         supervisor: Supervisor,
-        unit_of: Callable[[ProcessorSpec], Unit],
+        unit_of: Callable[[ProcessorSpec], ProcessorUnit],
         log_of: Callable[[ProcessorSpec], Path],
         clock: Clock,
     ) -> None:
@@ -47,8 +55,9 @@ class ProcessorService:
         self._unit_of = unit_of
         self._log_of = log_of
         self._clock = clock
-        # Two changes of one processor at a time would leave the supervisor with the wrong one.
-        self._changing = threading.Lock()
+        # Two changes of one processor at a time would leave the supervisor with the wrong one. A lock each: stopping one may
+        # take minutes, while a job is submitted to Flink.
+        self._changing: dict[str, threading.Lock] = {}
 
     def deploy(
         self,
@@ -77,7 +86,7 @@ class ProcessorService:
         table = self._query.feature_group(grant, owner, *group)
         definition.check_result(table.primary_key, table.event_time, {each: found.value for each, found in table.types.items()})
         spec = definition.spec(project=owner, name=member, source=from_, result=to, partitions=partitions, parameters=parameters)
-        with self._changing:
+        with self._change_of(owner, member):
             found = self._stored(owner, member)
             if found is not None and found.wanted is not Wanted.REMOVED:
                 if replace(found.spec, state_version=spec.state_version) != spec:
@@ -94,7 +103,7 @@ class ProcessorService:
             stored = StoredProcessor(spec, Wanted.RUNNING, principal.name, now, Condition.STARTING, None, 0, now)
             with self._repository.transaction() as streams:
                 streams.put_processor(stored)
-            self._run(spec)
+            self._run(stored)
         logger.info("processor deployed", extra={"project": owner, "processor": member, "kind": kind, "principal": principal.name})
         return stored
 
@@ -112,7 +121,7 @@ class ProcessorService:
     def pause(self, principal: Principal, project: str, name: str) -> StoredProcessor:
         """Stop the processor; where it stopped is kept."""
         owner = self._project(principal, Action.PROCESSOR_DEPLOY, project)
-        with self._changing:
+        with self._change_of(owner, name):
             stored = self._known(owner, name)
             self._supervisor.drop(processor_key(owner, stored.spec.name))
             return self._want(stored, Wanted.PAUSED, Condition.PAUSED)
@@ -120,22 +129,23 @@ class ProcessorService:
     def resume(self, principal: Principal, project: str, name: str) -> StoredProcessor:
         """Start a processor that was paused, or that was left alone because it failed too often; harmless for one that runs."""
         owner = self._project(principal, Action.PROCESSOR_DEPLOY, project)
-        with self._changing:
+        with self._change_of(owner, name):
             stored = self._known(owner, name)
             if stored.wanted is Wanted.RUNNING and self._now(stored).state is not Condition.FAILED:
                 return self._now(stored)
             found = self._want(stored, Wanted.RUNNING, Condition.STARTING)
-            self._run(stored.spec)
+            self._run(found)
             return found
 
     def remove(self, principal: Principal, grant: str, project: str, name: str) -> None:
-        """Stop the processor and take its rights and its own topics; its results stay."""
+        """Stop the processor, take its rights and its own topics and forget its files; its results stay."""
         owner = self._project(principal, Action.PROCESSOR_DEPLOY, project)
-        with self._changing:
+        with self._change_of(owner, name):
             stored = self._known(owner, name)
             self._supervisor.drop(processor_key(owner, stored.spec.name))
             self._control.put_service(grant, owner, stored.spec.name, reads=(), writes=(), internals=())
             self._want(stored, Wanted.REMOVED, Condition.PAUSED)
+            self._forget(stored.spec)
 
     def log(self, principal: Principal, project: str, name: str, *, tail: int) -> str:
         """Return the last lines of the processor's log."""
@@ -145,9 +155,9 @@ class ProcessorService:
     def start_all(self) -> None:
         """Run what is to run; called once, at the start of this process."""
         with self._repository.transaction() as streams:
-            wanted = [each.spec for each in streams.processors() if each.wanted is Wanted.RUNNING]
-        for spec in wanted:
-            self._run(spec)
+            wanted = [each for each in streams.processors() if each.wanted is Wanted.RUNNING]
+        for stored in wanted:
+            self._run(stored)
 
     def seen(self, key: str, status: Status) -> None:
         """Keep what a processor's unit says of itself; for the supervisor."""
@@ -159,26 +169,48 @@ class ProcessorService:
             streams.seen(ProjectName(project), MemberName(name), status.state, status.reason, status.restarts, status.since)
 
     def revoke(self, project: ProjectName, name: MemberName) -> None:
-        """Stop a processor whose service is no longer a member."""
-        with self._changing:
-            stored = self._stored(project, name)
-            if stored is None or stored.wanted is Wanted.REMOVED:
-                return
-            self._supervisor.drop(processor_key(project, name))
-            self._want(stored, Wanted.REMOVED, Condition.PAUSED)
+        """Ask a processor to stop whose service is no longer a member, for good; harmless for who is no processor.
+
+        Waits for nothing and nobody: a change that is under way finds the processor removed. That its service has no rights
+        any more is control's doing.
+        """
+        stored = self._stored(project, name)
+        if stored is None or stored.wanted is Wanted.REMOVED:
+            return
+        removed = self._want(stored, Wanted.REMOVED, Condition.PAUSED)
+        self._supervisor.dismiss(processor_key(project, name), lambda: self._forget(removed.spec))
 
     def _give_rights(self, grant: str, spec: ProcessorSpec) -> None:
         reads: list[DatasetName] = [spec.source]
         self._control.put_service(grant, spec.project, spec.name, reads=reads, writes=[spec.result], internals=spec.internal_topics())
 
-    def _run(self, spec: ProcessorSpec) -> None:
+    def _run(self, stored: StoredProcessor) -> None:
+        spec = stored.spec
         self._supervisor.keep(self._unit_of(spec), give_up=True)
+        # A revocation waits for no lock: it may have come between what was stored and this start.
+        if (now := self._stored(spec.project, spec.name)) is None or now.wanted is Wanted.REMOVED:
+            self._supervisor.dismiss(processor_key(spec.project, spec.name), lambda: self._forget(spec))
+
+    def _forget(self, spec: ProcessorSpec) -> None:
+        try:
+            self._unit_of(spec).forget()
+        except Exception:
+            # The processor is removed all the same; what is left takes room and gives nobody a right.
+            logger.exception("files of a removed processor stay", extra={"project": spec.project, "processor": spec.name})
 
     def _want(self, stored: StoredProcessor, wanted: Wanted, state: Condition) -> StoredProcessor:
-        changed = with_state(replace(stored, wanted=wanted), state, self._clock.now())
+        """Store what is wanted; raises `NotFound` where the processor was removed since `stored` was read."""
+        spec = stored.spec
         with self._repository.transaction() as streams:
+            found = streams.processor(spec.project, spec.name)
+            if found is None or (found.wanted is Wanted.REMOVED and wanted is not Wanted.REMOVED):
+                raise _unknown(spec.project, spec.name)
+            changed = with_state(replace(found, wanted=wanted), state, self._clock.now())
             streams.put_processor(changed)
         return changed
+
+    def _change_of(self, project: ProjectName, name: str) -> threading.Lock:
+        return self._changing.setdefault(f"{project}/{parse_member(name)}", threading.Lock())
 
     def _now(self, stored: StoredProcessor) -> StoredProcessor:
         status = self._supervisor.status().get(processor_key(stored.spec.project, stored.spec.name))
@@ -193,10 +225,14 @@ class ProcessorService:
     def _known(self, project: ProjectName, name: str) -> StoredProcessor:
         found = self._stored(project, parse_member(name))
         if found is None or found.wanted is Wanted.REMOVED:
-            raise NotFound(f"there is no processor {ascii(name)[:40]} in project {project}")
+            raise _unknown(project, name)
         return found
 
     def _project(self, principal: Principal, action: Action, project: str) -> ProjectName:
         name = parse_project(project)
         require(decide(principal, action, project=name), f"project {name}")
         return name
+
+
+def _unknown(project: ProjectName, name: str) -> NotFound:
+    return NotFound(f"there is no processor {ascii(name)[:40]} in project {project}")

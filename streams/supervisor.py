@@ -15,7 +15,7 @@ from streams.repository import Condition
 from streams.restarts import Restarts
 from wardstream import processes
 from wardstream.clock import Clock
-from wardstream.errors import WardstreamError
+from wardstream.errors import Unavailable, WardstreamError
 from wardstream.processes import ProcessRecord
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,14 @@ class Unit(Protocol):
 
 
 @dataclass(frozen=True)
+class _Failure:
+    """Why a unit does not run; `away` when it could not be started because something else is not there."""
+
+    reason: str
+    away: bool = False
+
+
+@dataclass(frozen=True)
 class Status:
     """What a unit does."""
 
@@ -62,25 +70,33 @@ class Supervisor:
         self._clock = clock
         self._changed = changed
         self._keepers: dict[str, _Keeper] = {}
+        # Asked to stop and still at it: what is kept next under the key waits for them.
+        self._leaving: dict[str, _Keeper] = {}
+        self._stopped = False
         self._lock = threading.Lock()
 
     def keep(self, unit: Unit, *, give_up: bool) -> None:
-        """Run `unit` from now on, in place of what runs under its key. With `give_up`, not for ever: see `Restarts`."""
+        """Run `unit` from now on, in place of what runs under its key. With `give_up`, not for ever: see `Restarts`.
+
+        Returns at once; the unit is started when what ran under its key is stopped, and not at all after `stop`.
+        """
         with self._lock:
-            before = self._keepers.pop(unit.key, None)
-        if before is not None:
-            before.end()
-        keeper = _Keeper(unit, self._clock, self._changed, give_up=give_up)
-        with self._lock:
+            if self._stopped:
+                return
+            self._dismiss(unit.key)
+            keeper = _Keeper(unit, self._clock, self._changed, give_up=give_up, after=self._leaving.get(unit.key))
             self._keepers[unit.key] = keeper
-        keeper.begin()
+            keeper.begin()
 
     def drop(self, key: str) -> None:
         """Stop the unit and forget it; returns when it is stopped. Harmless for an unknown key."""
-        with self._lock:
-            keeper = self._keepers.pop(key, None)
-        if keeper is not None:
-            keeper.end()
+        if (keeper := self._dismissed(key)) is not None:
+            keeper.join()
+
+    def dismiss(self, key: str, then: Callable[[], None]) -> None:
+        """Ask the unit to stop and forget it; returns at once. `then` is called when it is stopped, at once where none runs."""
+        if (keeper := self._dismissed(key)) is None or not keeper.call_at_its_end(then):
+            then()
 
     def status(self) -> Mapping[str, Status]:
         """Return what each unit does."""
@@ -93,26 +109,48 @@ class Supervisor:
         with self._lock:
             return list(self._keepers)
 
-    def stop(self) -> None:
-        """Stop all units, all at once; returns when they are stopped."""
+    def stop(self, *, seconds: float | None = None) -> bool:
+        """Stop all units, all at once, for good; returns when they are stopped or `seconds` are over, and whether all are stopped."""
+        deadline = None if seconds is None else time.monotonic() + seconds
         with self._lock:
-            keepers, self._keepers = list(self._keepers.values()), {}
-        for keeper in keepers:
+            self._stopped = True
+            for key in list(self._keepers):
+                self._dismiss(key)
+            keepers = list(self._leaving.values())
+        return all(keeper.join(deadline) for keeper in keepers)
+
+    def _dismissed(self, key: str) -> _Keeper | None:
+        with self._lock:
+            self._dismiss(key)
+            return self._leaving.get(key)
+
+    def _dismiss(self, key: str) -> None:
+        self._leaving = {each: keeper for each, keeper in self._leaving.items() if keeper.alive}
+        if (keeper := self._keepers.pop(key, None)) is not None:
             keeper.ask()
-        for keeper in keepers:
-            keeper.end()
+            self._leaving[key] = keeper
 
 
 class _Keeper:
-    def __init__(self, unit: Unit, clock: Clock, changed: Callable[[str, Status], None], *, give_up: bool) -> None:
+    def __init__(
+        self, unit: Unit, clock: Clock, changed: Callable[[str, Status], None], *, give_up: bool, after: _Keeper | None = None
+    ) -> None:
         self._unit = unit
         self._clock = clock
         self._changed = changed
         self._give_up = give_up
+        self._after = after
+        self._last: list[Callable[[], None]] = []
+        self._ended = False
+        self._lock = threading.Lock()
         self._asked = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"keeper {unit.key}", daemon=True)
         self._restarts = Restarts()
         self.status = Status(Condition.STARTING, None, 0, clock.now())
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def begin(self) -> None:
         self._thread.start()
@@ -120,52 +158,77 @@ class _Keeper:
     def ask(self) -> None:
         self._asked.set()
 
-    def end(self) -> None:
-        self._asked.set()
-        self._thread.join()
+    def join(self, deadline: float | None = None) -> bool:
+        """Return when the thread has ended or at `deadline`, and whether it has ended."""
+        self._thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not self.alive
+
+    def call_at_its_end(self, then: Callable[[], None]) -> bool:
+        """Have the thread call `then` last; returns False where it has ended before."""
+        with self._lock:
+            if not self._ended:
+                self._last.append(then)
+            return not self._ended
 
     def _run(self) -> None:
+        if self._after is not None:
+            self._after.join()
+            self._after = None
+        self._keep()
+        with self._lock:
+            self._ended = True
+        for then in self._last:
+            self._guarded(then, "what was to follow a unit's end was not done")
+
+    def _keep(self) -> None:
         while not self._asked.is_set():
             began = time.monotonic()
             failure = self._once()
             if failure is None:
                 continue  # asked to stop, or started afresh on purpose
             self._stop_unit()
-            self._restarts = self._restarts.after(time.monotonic() - began)
+            self._restarts = self._restarts.after(time.monotonic() - began, away=failure.away)
             if self._give_up and self._restarts.given_up():
-                self._say(Condition.FAILED, f"it failed {self._restarts.in_a_row} times in a row, the last time: {failure}")
+                times = self._restarts.in_a_row - self._restarts.away
+                self._say(Condition.FAILED, f"it failed {times} times in a row, the last time: {failure.reason}")
                 self._asked.wait()
                 break
-            self._say(Condition.WAITING, failure)
+            self._say(Condition.WAITING, failure.reason)
             self._asked.wait(self._restarts.wait_seconds())
         self._stop_unit()
 
-    def _once(self) -> str | None:
+    def _once(self) -> _Failure | None:
         """Start the unit and return why it failed, or None when it was ended on purpose."""
         self._say(Condition.STARTING, self.status.reason)
+        started = False
         try:
             renew_at = self._unit.start()
+            started = True
             self._say(Condition.RUNNING, None)
             while not self._asked.wait(_LOOK_SECONDS):
                 if reason := self._unit.failure():
-                    return reason
+                    return _Failure(reason)
                 if renew_at is not None and self._clock.now() >= renew_at:
                     logger.info("started afresh, for a new certificate", extra={"unit": self._unit.key})
                     self._stop_unit()
                     return None
         except WardstreamError as error:
-            return error.message
+            return _Failure(error.message, away=not started and isinstance(error, Unavailable))
         except Exception:
             # The thread must live: whatever was wrong may be right at the next start.
             logger.exception("a unit could not be run", extra={"unit": self._unit.key})
-            return "something went wrong here; the log of the stream worker says what"
+            return _Failure("something went wrong here; the log of the stream worker says what")
         return None
 
     def _stop_unit(self) -> None:
+        self._guarded(self._unit.stop, "a unit could not be stopped")
+
+    def _guarded(self, do: Callable[[], None], otherwise: str) -> None:
+        """Do it; what goes wrong is logged, for the thread must live."""
         try:
-            self._unit.stop()
+            do()
         except Exception:
-            logger.exception("a unit could not be stopped", extra={"unit": self._unit.key})
+            logger.exception(otherwise, extra={"unit": self._unit.key})
 
     def _say(self, state: Condition, reason: str | None) -> None:
         before = self.status
@@ -178,7 +241,8 @@ class _Keeper:
         elif state is Condition.RUNNING:
             logger.info("a unit runs", extra={"unit": self._unit.key, "restarts": self._restarts.total})
         if (before.state, before.reason, before.restarts) != (state, reason, self._restarts.total):
-            self._changed(self._unit.key, self.status)
+            status = self.status
+            self._guarded(lambda: self._changed(self._unit.key, status), "the new status of a unit was not written down")
 
 
 class ProcessUnit:

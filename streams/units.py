@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -174,10 +175,19 @@ class FaustUnit:
             self._watch.close()
             self._watch = None
 
+    def forget(self) -> None:
+        """Remove what a processor leaves that was stopped and will never run again; harmless when repeated."""
+        shutil.rmtree(self._keys, ignore_errors=True)
+        self._sandbox.remove(self.key)
+
+    @property
+    def _keys(self) -> Path:
+        return self._settings.home / "streams" / "processors" / self.key
+
     def _start(self) -> tuple[ProcessRecord, datetime | None]:
         settings, spec = self._settings, self._spec
         identity = self._control.service_identity(spec.project, spec.name)
-        certificate, key = identity.write(settings.home / "streams" / "processors" / self.key)
+        certificate, key = identity.write(self._keys)
         tls = TlsSettings(ca_file=settings.tls.ca_file, certificate_file=certificate, key_file=key)
         kafka = KafkaSettings(bootstrap_servers=settings.worker_bootstrap_servers, tls=tls)
         self._watch = SourceWatch(spec, kafka, monotonic=time.monotonic)
@@ -281,6 +291,11 @@ class FlinkUnit:
         """See `Unit`."""
         with self._flink.lock, suppress(WardstreamError):
             self._flink.runtime.stop(self._spec)
+
+    def forget(self) -> None:
+        """Remove what a processor leaves that was stopped and will never run again: checkpoints, keys; harmless when repeated."""
+        self._flink.runtime.forget(self._spec)
+        shutil.rmtree(self._flink.folder / self.key, ignore_errors=True)
 
 
 def _with(code: int | None) -> str:

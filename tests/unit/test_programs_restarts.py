@@ -31,3 +31,15 @@ def test_total_counts_every_failure_and_no_wait_is_too_long(lives: list[float]) 
     assert restarts.total == len(lives)
     assert restarts.in_a_row <= restarts.total
     assert 0 < restarts.wait_seconds() <= LONGEST_SECONDS
+
+
+def test_absence_of_something_else_makes_waits_longer_and_is_never_a_reason_to_give_up() -> None:
+    restarts = Restarts()
+    for _ in range(10 * MOST_IN_A_ROW):
+        restarts = restarts.after(0.1, away=True)
+    assert (restarts.wait_seconds(), restarts.given_up()) == (LONGEST_SECONDS, False)
+    for _ in range(MOST_IN_A_ROW - 1):
+        restarts = restarts.after(0.1)
+    assert not restarts.given_up()
+    assert restarts.after(0.1).given_up()
+    assert restarts.after(WELL_SECONDS) == Restarts(restarts.total + 1, 1)
