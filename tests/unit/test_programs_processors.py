@@ -9,21 +9,24 @@ import pytest
 
 from streams.control import Control
 from streams.model import ProcessorSpec, kind_named
+from streams.programs.sandbox import Sandbox
 from streams.query import Query
 from streams.repository import Condition, Repository, StoredProcessor, Wanted
 from streams.service import ProcessorService
 from streams.supervisor import Supervisor
-from streams.units import processor_key
+from streams.units import FaustUnit, processor_key
 from tenancy.model import Principal, PrincipalKind, Role
 from tests.support.waiting import eventually
 from wardstream.clock import ManualClock
 from wardstream.database import connect, migrate
 from wardstream.errors import NotFound
 from wardstream.names import DatasetName, MemberName, PrincipalName, ProjectName
+from wardstream.settings import KafkaSettings, RedisSettings, StreamWorkerSettings, TlsSettings
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "streams" / "migrations"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ICU, BEATS = ProjectName("icu"), MemberName("beats")
+SPEC = kind_named("ecg_10s").spec(project=ICU, name=BEATS, source=DatasetName("ecg"), result=DatasetName("ecg_10s_1"))
 ANNA = Principal(PrincipalKind.MEMBER, ICU, MemberName("anna"), Role.DATA_OWNER)
 
 
@@ -80,8 +83,7 @@ class House:
         )
 
     def run(self, wanted: Wanted = Wanted.RUNNING) -> None:
-        spec = kind_named("ecg_10s").spec(project=ICU, name=BEATS, source=DatasetName("ecg"), result=DatasetName("ecg_10s_1"))
-        stored = StoredProcessor(spec, wanted, PrincipalName("icu__anna"), START, Condition.STARTING, None, 0, START)
+        stored = StoredProcessor(SPEC, wanted, PrincipalName("icu__anna"), START, Condition.STARTING, None, 0, START)
         with self.repository.transaction() as streams:
             streams.put_processor(stored)
         self.service.start_all()
@@ -158,3 +160,34 @@ def test_removed_processor_has_no_rights_and_its_files_are_forgotten(house: Hous
     assert house.wanted() is Wanted.REMOVED
     assert house.control.rights == [("beats", ())]
     assert house.did == (["start", "stop", "forget"] if wanted is Wanted.RUNNING else ["forget"])
+
+
+def test_faust_worker_that_is_forgotten_leaves_neither_keys_nor_a_sandbox(tmp_path: Path) -> None:
+    none, url = tmp_path / "none", "https://127.0.0.1:1"
+    tls = TlsSettings(ca_file=none, certificate_file=none, key_file=none)
+    settings = StreamWorkerSettings(
+        name="ws-stream-worker",
+        port=1,
+        home=tmp_path,
+        tls=tls,
+        platform_ca_file=none,
+        kafka=KafkaSettings(bootstrap_servers="127.0.0.1:1", tls=tls),
+        worker_bootstrap_servers="127.0.0.1:1",
+        redis=RedisSettings(port=1, tls=tls),
+        database_url="sqlite://",
+        warehouse=none,
+        grants_key_file=none,
+        control_url=url,
+        query_url=url,
+        inside_url=url,
+        jars=none,
+    )
+    sandbox = Sandbox(tmp_path / "sandboxes", records=tmp_path / "processes", environment={})
+    unit = FaustUnit(SPEC, settings, Silent(), sandbox)
+    keys, job = tmp_path / "streams" / "processors" / unit.key, sandbox.folder_of(unit.key)
+    for folder in (keys, job):
+        folder.mkdir(parents=True)
+        (folder / "key.pem").write_text("key")
+    unit.forget()
+    unit.forget()
+    assert (keys.exists(), job.exists()) == (False, False)
