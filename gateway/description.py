@@ -46,6 +46,8 @@ def describe(behind: Sequence[APIRouter]) -> dict[str, Any]:
         routes=[route for router in OWN for route in router.routes],
     )
     paths, schemas = whole["paths"], whole["components"]["schemas"]
+    # Read by their routes themselves, after the caller is known, so that the framework does not see them.
+    schemas.update({model.__name__: model.model_json_schema() for model in topics.BODIES})
     for router in behind:
         part = get_openapi(title="", version=_VERSION, routes=router.routes)
         for path, operations in part.get("paths", {}).items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -9,10 +11,15 @@ from wardstream.errors import LimitExceeded
 
 # A JSON request of 10,000 records or a topics.yaml; a program's files are 16 MiB before base64.
 _MOST_BYTES = 32 << 20
-# Bodies that are read in parts, by the end of their path; the processes behind have limits of their own, below these.
-_LARGER = {"/rows": 256 << 20, "/training-data": 512 << 20}
-_FILES = "/files/"
-_MOST_FILE_BYTES = 1 << 30
+_PROJECT = "/api/v1/projects/[^/]+"
+# By whole paths, so that no name of a project or topic can look like one of them. Bodies that are read in parts may be large; the
+# processes behind have limits of their own, below these. What is read before anybody is known is small.
+_OTHERS = (
+    (re.compile(rf"{_PROJECT}/feature-groups/[^/]+/[^/]+/rows"), 256 << 20),
+    (re.compile(rf"{_PROJECT}/training-data"), 512 << 20),
+    (re.compile(rf"{_PROJECT}/models/[^/]+/[^/]+/files/[^/]+"), 1 << 30),
+    (re.compile(r"/(?:api/v1/enrolments|console)/.*"), 64 << 10),
+)
 
 
 class BodyLimit:
@@ -27,7 +34,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         most = limit_of(scope["path"])
-        error = LimitExceeded(f"a request holds at most {most >> 20} MiB here; send it in several")
+        shown = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most >> 10} KiB"
+        error = LimitExceeded(f"a request holds at most {shown} here; send it in several")
         refusal = JSONResponse({"code": error.code, "message": error.message}, status_code=error.status, headers={"Connection": "close"})
         if _length(scope) > most:
             await refusal(scope, receive, send)
@@ -56,9 +64,7 @@ class BodyLimit:
 
 def limit_of(path: str) -> int:
     """Return the longest body in bytes of a request to `path`."""
-    if _FILES in path:
-        return _MOST_FILE_BYTES
-    return next((most for end, most in _LARGER.items() if path.endswith(end)), _MOST_BYTES)
+    return next((most for pattern, most in _OTHERS if pattern.fullmatch(path)), _MOST_BYTES)
 
 
 def _length(scope: Scope) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from featurestore import api as featurestore_api
 from gateway.app import build
 from gateway.authentication import Callers, Doors
@@ -14,13 +16,23 @@ from tenancy import api as tenancy_api
 from tenancy.grants import GrantVerifier
 from wardstream.client.transport import Transport
 from wardstream.clock import SystemClock
+from wardstream.errors import WardstreamError
 from wardstream.server import Listener, platform_listener, serve, server_context
 from wardstream.settings import GatewaySettings, load
 from wardstream.telemetry import configure_logging
 
 
-def main() -> None:
-    """Run until SIGTERM."""
+def main() -> int:
+    """Run until SIGTERM; returns the exit code."""
+    try:
+        _run()
+    except WardstreamError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return error.exit_code
+    return 0
+
+
+def _run() -> None:
     settings = load(GatewaySettings)
     configure_logging("gateway", settings.log_level)
     upstreams = {
@@ -57,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

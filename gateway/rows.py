@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+from anyio import CapacityLimiter, to_thread
 
 from featurestore.control import Control
 from featurestore.ingest import encode_rows, require_columns, validate
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Short enough for an answer that feels immediate, long enough not to keep the query process busy.
 _LOOK_SECONDS = 0.1
+# Apart from the threads that all else here shares, so that whoever writes to a broker that does not answer stops other writers at most.
+_WRITES, _LOOKS = 40, 8
 # Records that reach the materialiser just after one flush wait for the next; each is a commit for all who wait.
 _FLUSH_SECONDS = 0.5
 
@@ -40,6 +44,17 @@ class Written:
     materialised: bool
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """Rows that the broker has, and where it can be seen how far the tables are."""
+
+    query: Transport
+    project: ProjectName
+    path: str
+    placed: Sequence[tuple[int, int]]
+    rejected: tuple[tuple[int, str], ...]
+
+
 class RowWriter:
     """Writes rows of feature groups and records of topics."""
 
@@ -49,12 +64,20 @@ class RowWriter:
         self._streams = streams
         self._producers = producers
         self._clock = clock
+        self._writes = CapacityLimiter(_WRITES)
+        self._looks = CapacityLimiter(_LOOKS)
 
-    def rows(self, caller: Caller, project: str, name: str, version: int, table: pa.Table, *, wait_seconds: float) -> Written:
+    async def rows(self, caller: Caller, project: str, name: str, version: int, table: pa.Table, *, wait_seconds: float) -> Written:
         """Write rows to the group's topic; with `wait_seconds` above 0, return when the offline table has them or the time is over.
 
         Returns after the broker acknowledged every accepted row. `materialised` says whether both stores have them.
+        No thread is held while it waits.
         """
+        written = await to_thread.run_sync(self._rows, caller, project, name, version, table, limiter=self._writes)
+        done = wait_seconds > 0 and await self._wait(written, wait_seconds)
+        return Written(len(written.placed), written.rejected, done)
+
+    def _rows(self, caller: Caller, project: str, name: str, version: int, table: pa.Table) -> _Placed:
         owner = parse_project(project)
         path = f"/v1/projects/{owner}/feature-groups/{parse_group(name)}/{version}"
         query = self._query.acting(caller.grant)
@@ -65,11 +88,13 @@ class RowWriter:
         schema_id, _ = RegistryHttp(query).newest(value_subject(group.topic))
         keys, values = encode_rows(group, validated.table, schema_id)
         placed = self._producers.produce(caller, [(group.topic, key, value, []) for key, value in zip(keys, values, strict=True)])
-        done = wait_seconds > 0 and self._wait(query, owner, f"{path}/progress", placed, wait_seconds)
-        return Written(len(placed), tuple((each.index, each.reason) for each in validated.rejects), done)
+        return _Placed(query, owner, f"{path}/progress", placed, tuple((each.index, each.reason) for each in validated.rejects))
 
-    def records(self, caller: Caller, project: str, dataset: str, records: Sequence[object]) -> Written:
+    async def records(self, caller: Caller, project: str, dataset: str, records: Sequence[object]) -> Written:
         """Write JSON records to a topic by the newest schema of its values."""
+        return await to_thread.run_sync(self._records, caller, project, dataset, records, limiter=self._writes)
+
+    def _records(self, caller: Caller, project: str, dataset: str, records: Sequence[object]) -> Written:
         found = self._require_write(caller, parse_project(project), parse_any_dataset(dataset))
         schema_id, schema = RegistryHttp(self._query.acting(caller.grant)).newest(value_subject(found.topic))
         encoded = encode_records(records, schema_id, schema.text)
@@ -83,23 +108,23 @@ class RowWriter:
         require(decide(caller.principal, Action.RECORD_WRITE, found))
         return found
 
-    def _wait(self, query: Transport, project: ProjectName, path: str, placed: Sequence[tuple[int, int]], seconds: float) -> bool:
-        """Return whether the offline table came past all of `placed`; the online store is written before it."""
+    async def _wait(self, written: _Placed, seconds: float) -> bool:
+        """Return whether the offline table came past all that was written; the online store is written before it."""
         wanted: dict[str, int] = {}
-        for partition, offset in placed:
+        for partition, offset in written.placed:
             wanted[str(partition)] = max(offset + 1, wanted.get(str(partition), 0))
         deadline = time.monotonic() + seconds
         flush_at = 0.0
         while True:
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + _FLUSH_SECONDS
-                self._flush(project)
-            offsets = query.json("GET", path)["offsets"]
-            if all(offsets.get(partition, 0) >= offset for partition, offset in wanted.items()):
+                await to_thread.run_sync(self._flush, written.project, limiter=self._looks)
+            progress = await to_thread.run_sync(written.query.json, "GET", written.path, limiter=self._looks)
+            if all(progress["offsets"].get(partition, 0) >= offset for partition, offset in wanted.items()):
                 return True
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _flush(self, project: ProjectName) -> None:
         try:

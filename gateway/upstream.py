@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask
 
+from wardstream.client.transport import IDLE_SECONDS
 from wardstream.errors import Invalid, NotFound, Unavailable, error_from
 from wardstream.settings import TlsSettings
 
@@ -29,7 +30,8 @@ class Upstream:
         self._url = url.rstrip("/")
         # Reads may take as long as the longest query; the process behind sets its own limits and answers in time.
         timeout = httpx.Timeout(300.0, connect=3.0)
-        self._client = httpx.AsyncClient(verify=context, timeout=timeout, trust_env=False, limits=httpx.Limits(max_connections=200))
+        limits = httpx.Limits(max_connections=200, keepalive_expiry=IDLE_SECONDS)
+        self._client = httpx.AsyncClient(verify=context, timeout=timeout, trust_env=False, limits=limits)
 
     async def json(
         self, method: str, path: str, *, json: object = None, grant: str | None = None, headers: Mapping[str, str] | None = None

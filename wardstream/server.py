@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import uvicorn
+from anyio import CapacityLimiter, to_thread
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from fastapi import FastAPI, Request, Response
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 _REQUESTS = Counter("wardstream_requests_total", "Requests answered", ["route", "method", "status"])
 _SECONDS = Histogram("wardstream_request_seconds", "Time to answer a request", ["route", "method"])
+
+_CHECKS = 4
 
 # A check returns nothing when all is well, else what is missing, in words that may be shown.
 ReadyCheck = Callable[[], str | None]
@@ -84,17 +87,24 @@ def application(title: str, *, ready: Mapping[str, ReadyCheck]) -> FastAPI:
 
     app.add_middleware(_Measured)
 
+    # None of these needs a thread that a route may hold: that a process is busy is no reason to take it for dead.
+    threads = CapacityLimiter(_CHECKS)
+
     @app.get("/healthz", include_in_schema=False)
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
+    def missing() -> dict[str, str]:
+        return {name: reason for name, check in ready.items() if (reason := check())}
+
     @app.get("/readyz", include_in_schema=False)
-    def readyz() -> JSONResponse:
-        waiting = {name: reason for name, check in ready.items() if (reason := check())}
+    async def readyz() -> JSONResponse:
+        # A check may ask another process.
+        waiting = await to_thread.run_sync(missing, limiter=threads)
         return JSONResponse({"ready": not waiting, "waiting": waiting}, status_code=503 if waiting else 200)
 
     @app.get("/metrics", include_in_schema=False)
-    def metrics() -> Response:
+    async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app
@@ -104,7 +114,7 @@ def install_errors(app: FastAPI) -> None:
     """Answer every error as {"code", "message"}; what nobody foresaw is logged and answered without detail."""
 
     @app.exception_handler(WardstreamError)
-    def known(request: Request, error: WardstreamError) -> JSONResponse:
+    async def known(request: Request, error: WardstreamError) -> JSONResponse:
         if error.status >= 500:
             logger.warning(
                 "request failed", extra={"route": request.url.path, "code": error.code, "reason": error.message, **error.details}
@@ -116,7 +126,7 @@ def install_errors(app: FastAPI) -> None:
         return JSONResponse({"code": error.code, "message": error.message}, status_code=error.status, headers=headers)
 
     @app.exception_handler(RequestValidationError)
-    def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         # The values themselves are left out: they may be a patient's.
         faults = "; ".join(f"{'.'.join(str(p) for p in fault['loc'])}: {fault['msg']}" for fault in error.errors())
         kind = request.headers.get("content-type", "")
@@ -125,7 +135,7 @@ def install_errors(app: FastAPI) -> None:
         return JSONResponse({"code": "invalid", "message": faults}, status_code=422)
 
     @app.exception_handler(HTTPException)
-    def framework(request: Request, error: HTTPException) -> JSONResponse:
+    async def framework(request: Request, error: HTTPException) -> JSONResponse:
         answer = error_from(error.status_code, "invalid" if error.status_code == 405 else None, str(error.detail))
         message = str(error.detail)
         if error.status_code == 404:
@@ -135,7 +145,7 @@ def install_errors(app: FastAPI) -> None:
         return JSONResponse({"code": answer.code, "message": message}, status_code=error.status_code, headers=error.headers)
 
     @app.exception_handler(Exception)
-    def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         logger.error("unforeseen error", extra={"route": request.url.path}, exc_info=error)
         return JSONResponse(
             {"code": "internal", "message": "something went wrong here; the log of this process says what"}, status_code=500

@@ -35,13 +35,13 @@ _HEADERS = {
 }
 
 
-def callers(request: Request) -> Callers:
+async def callers(request: Request) -> Callers:
     """Return what recognises callers."""
     found: Callers = request.app.state.callers
     return found
 
 
-def upstreams(request: Request) -> dict[str, Upstream]:
+async def upstreams(request: Request) -> dict[str, Upstream]:
     """Return the processes behind the gateway by name."""
     found: dict[str, Upstream] = request.app.state.upstreams
     return found
@@ -89,7 +89,10 @@ async def logout(
     """End the session."""
     _require_own_form(origin, host)
     if session := request.cookies.get(SESSION_COOKIE):
-        await found.end_session(session)
+        try:
+            await found.end_session(session)
+        except Unavailable as error:
+            return _away(error)
     answer = RedirectResponse("/console/login", status_code=303, headers=_HEADERS)
     answer.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
     return answer
@@ -105,6 +108,8 @@ async def home(
     except Unauthenticated as error:
         # Whoever comes without a session has done nothing wrong; whose session is over is told so.
         return _page("login.html", status=401, reason=error.message if SESSION_COOKIE in request.cookies else None)
+    except Unavailable as error:
+        return _away(error)
     control = processes["control"]
     waiting = await asyncio.gather(*(process.waiting() for process in processes.values()))
     try:
@@ -121,6 +126,12 @@ async def home(
         more=more,
         processes=[("gateway", None), *zip(processes, waiting, strict=True)],
     )
+
+
+def _away(error: Unavailable) -> Response:
+    """Return the first page as far as it goes while nobody can be recognised: with no state but the one that the error tells."""
+    processes = [("gateway", None), ("control", error.message)]
+    return _page("home.html", status=error.status, caller=None, session=False, projects=None, more=0, processes=processes)
 
 
 async def _datasets(control: Upstream, project: str, grant: str) -> Any:

@@ -34,7 +34,7 @@ class WrittenAnswer(BaseModel):
     materialised: bool
 
 
-def writer(request: Request) -> RowWriter:
+async def writer(request: Request) -> RowWriter:
     """Return what writes rows."""
     found: RowWriter = request.app.state.rows
     return found
@@ -58,7 +58,7 @@ async def write_rows(
 ) -> WrittenAnswer:
     """Produce the rows in the caller's name; rows that do not fit come back with their reason."""
     table = await run_in_threadpool(_table, await request.body())
-    return answer(await run_in_threadpool(rows.rows, found, project, group, version, table, wait_seconds=timeout if wait else 0.0))
+    return answer(await rows.rows(found, project, group, version, table, wait_seconds=timeout if wait else 0.0))
 
 
 def answer(written: Written) -> WrittenAnswer:

@@ -50,7 +50,7 @@ CallerDependency = Annotated[Caller, Depends(caller)]
 
 
 @router.get("/whoami", summary="Who the platform takes the caller for", response_model=IdentityAnswer)
-def whoami(found: CallerDependency) -> IdentityAnswer:
+async def whoami(found: CallerDependency) -> IdentityAnswer:
     """Answer with the caller's principal."""
     principal = found.principal
     return IdentityAnswer(
@@ -70,7 +70,7 @@ async def status(request: Request, _: CallerDependency) -> StatusAnswer:
 
 
 @internal.post("/revocations", status_code=204)
-def revocation(request: Request, revoked: Revocation) -> None:
+async def revocation(request: Request, revoked: Revocation) -> None:
     """Drop what is held for a principal; control repeats this until it is answered."""
     if peer_name(request) != "ws-control":
         raise Denied("revocations come from control")

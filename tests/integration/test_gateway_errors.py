@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -207,6 +209,14 @@ def test_every_error_has_its_code_and_says_what_is_wrong(client: httpx.Client, p
     assert wrong == []
 
 
+def test_a_gateway_that_cannot_start_says_why_in_one_sentence() -> None:
+    done = subprocess.run([sys.executable, "-m", "gateway.main"], env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "WARDSTREAM_" in done.stderr
+
+
 def test_a_method_that_is_not_there_is_named(client: httpx.Client) -> None:
     answer = client.put("/api/v1/whoami")
 
@@ -310,6 +320,25 @@ def test_a_scientist_of_a_sandboxed_project_gets_no_certificate_and_is_told_what
 
 
 # Bodies
+
+
+@pytest.mark.parametrize("place", ["plan", "apply", "notes/records"])
+def test_nobody_has_a_body_read_before_it_is_known_who_sends_it(stack: RunningStack, project: NewProject, place: str) -> None:
+    address = f"/api/v1/projects/{project.name}/topics/{place}"
+
+    # Less is sent than announced: whoever reads the body first would wait for the rest.
+    status, body = raw(stack, "POST", address, "Content-Type: application/json", f"Content-Length: {limit_of(address)}")
+
+    assert status == 401
+    assert b"unauthenticated" in body
+
+
+@pytest.mark.parametrize("place", ["api-key", "certificate"])
+def test_a_body_of_an_enrolment_is_small(stack: RunningStack, place: str) -> None:
+    status, body = raw(stack, "POST", f"/api/v1/enrolments/{place}", "Content-Type: application/json", f"Content-Length: {(64 << 10) + 1}")
+
+    assert status == 429
+    assert b"64 KiB" in body
 
 
 @pytest.mark.parametrize("place", ["sql", "topics/plan", "topics/notes/records", "feature-groups/vitals/1/rows", "training-data"])

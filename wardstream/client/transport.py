@@ -14,6 +14,9 @@ import orjson
 
 from wardstream.errors import Unavailable, error_from
 
+# Below the 5 s after which our processes close an idle connection: a request on one that is being closed gets no answer.
+IDLE_SECONDS = 2.0
+
 
 class Transport:
     """Requests to one address of the platform; thread-safe, keeps connections.
@@ -43,7 +46,7 @@ class Transport:
             verify=context,
             timeout=httpx.Timeout(timeout_seconds, connect=5.0),
             trust_env=False,
-            limits=httpx.Limits(max_connections=64),
+            limits=httpx.Limits(max_connections=64, keepalive_expiry=IDLE_SECONDS),
         )
 
     def acting(self, bearer: str) -> Transport:
