@@ -95,7 +95,7 @@ class StreamWorker:
         self._environment = child_environment(settings.home)
         self._records = settings.home / "processes"
         self._sandbox = Sandbox(settings.home / "streams" / "sandboxes", records=self._records, environment=self._environment)
-        self._flink = FlinkJobs(settings)
+        self._flink = FlinkJobs(settings, self._environment)
         self._supervisor = Supervisor(clock, changed=self._seen)
         self._processors = ProcessorService(
             repository=self._repository,

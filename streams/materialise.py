@@ -39,6 +39,7 @@ from featurestore.online.redis import RedisOnlineStore, connect
 from featurestore.sink import FeatureSink, MarkedStore, OnlineCopy, assemble, offline_due, online_due
 from schemas.decode import SchemaCatalogue, decode_batch
 from schemas.serde import RegistryHttp
+from streams.letters import letter
 from tenancy.model import MATERIALISER
 from topics.deadletter import headers as dead_letter_headers
 from wardstream.client.transport import Transport
@@ -409,7 +410,10 @@ class _Filling:
         return True
 
     def _write_dead_letters(self) -> None:
-        """Write the rejects that came since the last commit; one that is read again after a crash is written again."""
+        """Write the rejects that came since the last commit; one that is read again after a crash is written again.
+
+        Where this raises, those that were written do not wait to be written again.
+        """
         if not self._dead:
             return
         owner, now = self._owner, datetime.now(UTC)
@@ -419,10 +423,13 @@ class _Filling:
         letters: list[tuple[str, bytes | None, bytes | None, list[tuple[str, str | bytes | None]]]] = []
         for message, reason in self._dead:
             place = int(message.partition() or 0), int(message.offset() or 0)
-            marks = dead_letter_headers(reason, owner.group.topic, *place, MATERIALISER, now)
-            letters.append((target, message.key(), message.value(), list(marks)))
-        deliver(owner._producer, letters, seconds=10)
-        self._dead = []
+            key, value, why = letter(message.key(), message.value(), reason)
+            letters.append((target, key, value, list(dead_letter_headers(why, owner.group.topic, *place, MATERIALISER, now))))
+        written: set[int] = set()
+        try:
+            deliver(owner._producer, letters, seconds=10, acknowledged=written)
+        finally:
+            self._dead = [each for number, each in enumerate(self._dead) if number not in written]
 
     def _show_offsets(self, offsets: Mapping[int, int]) -> None:
         places = [TopicPartition(self._owner.group.topic, partition, offset) for partition, offset in offsets.items()]

@@ -82,6 +82,7 @@ class Measurement:
 
     `identity` makes repeats of a record within one window recognisable. A record that covers time (a second of signal) has a
     `span_ms`. A `closing` one carries no values: it ends a replay, and closes every window that begins at or before its time.
+    `arrived_ms` is the broker's time of the record; row functions do not know it.
     """
 
     key: Key
@@ -90,6 +91,12 @@ class Measurement:
     span_ms: int = 0
     closing: bool = False
     values: Any = None
+    arrived_ms: int | None = None
+
+    @property
+    def reached_ms(self) -> int:
+        """How far the record shows that event time has come: never further than the broker's, or one fast clock would make all others late."""
+        return self.event_ms if self.arrived_ms is None else min(self.event_ms, self.arrived_ms)
 
 
 class Unusable(Exception):  # a verdict on a record, not a fault of the program

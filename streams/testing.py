@@ -35,12 +35,21 @@ class Outcome:
         return self.late | set(self.unusable)
 
 
-def entries(decoder: RecordDecoder, records: Sequence[tuple[bytes | None, bool]]) -> list[Entry]:
-    """Return what the decoder makes of one partition's values; the second of each pair says whether its header ends a replay."""
+@dataclass(frozen=True)
+class Logged:
+    """A record as a partition holds it: its value, the broker's time, and whether its header ends a replay."""
+
+    value: bytes | None
+    arrived_ms: int
+    closing: bool = False
+
+
+def entries(decoder: RecordDecoder, records: Sequence[Logged]) -> list[Entry]:
+    """Return what the decoder makes of one partition's records."""
     found: list[Entry] = []
-    for value, closing in records:
+    for record in records:
         try:
-            found.append(decoder.decode(value, closing=closing))
+            found.append(decoder.decode(record.value, arrived_ms=record.arrived_ms, closing=record.closing))
         except Unusable as error:
             found.append(error)
     return found
@@ -56,7 +65,7 @@ def run(spec: ProcessorSpec, partitions: Sequence[Sequence[Entry]]) -> Outcome:
                 windows.skip(offset)
                 outcome.unusable[number, offset] = str(entry)
                 continue
-            step = windows.close(offset, entry.event_ms) if entry.closing else windows.add(offset, entry)
+            step = windows.close(offset, entry.reached_ms) if entry.closing else windows.add(offset, entry)
             if step.late:
                 outcome.late.add((number, offset))
             for closed in step.closed:
@@ -107,12 +116,15 @@ def _summary(kind: ProcessorKind, spec: ProcessorSpec, key: Key, start: int, pla
 
 
 def _watermark_before(shape: WindowShape, partition: Sequence[Entry], offset: int) -> float:
-    """The newest event time before `offset` less the lateness, or what a closing record said."""
+    """The newest event time before `offset` less the lateness, or what a closing record said; a fast clock counts as the broker's."""
     marks = [float("-inf")]
     for entry in partition[:offset]:
         if isinstance(entry, Measurement):
-            window_end = (entry.event_ms // shape.size_ms + 1) * shape.size_ms
-            marks.append(window_end + shape.after_ms if entry.closing else entry.event_ms - shape.lateness_ms)
+            reached = entry.event_ms
+            if entry.arrived_ms is not None and entry.arrived_ms < reached:
+                reached = entry.arrived_ms
+            window_end = (reached // shape.size_ms + 1) * shape.size_ms
+            marks.append(window_end + shape.after_ms if entry.closing else reached - shape.lateness_ms)
     return max(marks)
 
 

@@ -27,7 +27,7 @@ from streams.runtimes.flink import FlinkRuntime
 from streams.runtimes.flink_cluster import JOB_MANAGER, TASK_MANAGER, FlinkCluster
 from streams.runtimes.job import Connection, WorkerJob
 from streams.supervisor import ProcessUnit
-from streams.watchdog import SourceWatch
+from streams.watchdog import FAILING_SECONDS, JobWatchdog, SourceWatch
 from tenancy.model import MATERIALISER
 from wardstream import processes
 from wardstream.confinement import Limits
@@ -224,9 +224,10 @@ class FaustUnit:
 class FlinkJobs:
     """The shared cluster for SQL that the platform wrote, and the one lock around it: it is started with its first job."""
 
-    def __init__(self, settings: StreamWorkerSettings) -> None:
+    def __init__(self, settings: StreamWorkerSettings, environment: Mapping[str, str]) -> None:
+        """`environment` is what every child of this process gets."""
         folder = settings.home / "streams" / "flink"
-        self.cluster = FlinkCluster(folder, java=settings.java)
+        self.cluster = FlinkCluster(folder, java=settings.java, environment=environment)
         self.runtime = FlinkRuntime(self.cluster, jars=settings.jars / "flink", folder=folder)
         self.lock = threading.Lock()
         self.folder = folder / "jobs"
@@ -242,6 +243,7 @@ class FlinkUnit:
         self._control = control
         self._flink = flink
         self._looked_at = 0.0
+        self._watchdog = JobWatchdog(time.monotonic())
 
     @property
     def key(self) -> str:
@@ -266,10 +268,14 @@ class FlinkUnit:
         )
         with self._flink.lock:
             self._flink.runtime.ensure(WorkerJob(spec, connection))
+        self._watchdog = JobWatchdog(time.monotonic())
         return identity.renew_at
 
     def failure(self) -> str | None:
-        """See `Unit`. A task manager that ended is replaced here: Flink goes on with its jobs by itself."""
+        """See `Unit`. A task manager that ended is replaced here: Flink goes on with its jobs by itself.
+
+        A late answer of Flink's is no failure of the job; one that is restarted without end is.
+        """
         now = time.monotonic()
         if now - self._looked_at < _FLINK_LOOK_SECONDS:
             return None
@@ -280,12 +286,18 @@ class FlinkUnit:
             if TASK_MANAGER not in self._flink.cluster.alive():
                 with self._flink.lock:
                     self._flink.cluster.start()
-            state = self._flink.runtime.state(self._spec)
+            job = self._flink.runtime.job(self._spec)
+            if job is None:
+                return "Flink does not know the job"
+            if job.state in _FLINK_ENDED:
+                return f"Flink says that the job is {job.state}"
+            if self._watchdog.failing(now, job.state):
+                why = self._flink.cluster.failure(job.id) or "its log says why"
+                return f"Flink could not keep the job running for {FAILING_SECONDS:g} s: {why}"
+            self._flink.runtime.sweep(self._spec, job.id)
         except WardstreamError as error:
-            return error.message
-        if state is None:
-            return "Flink does not know the job"
-        return f"Flink says that the job is {state}" if state in _FLINK_ENDED else None
+            return error.message if self._watchdog.silent(time.monotonic()) else None
+        return None
 
     def stop(self) -> None:
         """See `Unit`."""

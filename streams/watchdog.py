@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streams.model import ProcessorSpec
+from streams.restarts import WELL_SECONDS
 from streams.watermark import from_metadata
 from wardstream.errors import Invalid, Unavailable
 from wardstream.kafka import consumer
@@ -14,6 +15,13 @@ from wardstream.settings import KafkaSettings
 
 # Longer than a rebalance, a registry that restarts, or the longest window function takes.
 STUCK_SECONDS = 60.0
+
+# A busy machine makes Flink answer late; its jobs go on meanwhile.
+SILENT_SECONDS = 30.0
+# Longer than Flink takes to find a lost task manager and to start its jobs on the next one.
+FAILING_SECONDS = 60.0
+
+_TROUBLED = frozenset({"RESTARTING", "FAILING"})
 
 _TIMEOUT = 3.0
 _GATHER = 2.0
@@ -25,20 +33,49 @@ class Watchdog:
     """Decides from what was seen and when; knows no Kafka."""
 
     def __init__(self, now: float) -> None:
-        self._moved_at = now
+        self._began_at = now
+        self._moved_at: dict[int, float] = {}
         self._positions: Positions = {}
 
     def suspects(self, now: float, positions: Positions, ends: Positions) -> int | None:
-        """Return a partition that has records, the oldest of which has waited for `STUCK_SECONDS` without any progress, or None."""
+        """Return a partition that has records, the oldest of which has waited for `STUCK_SECONDS`, whatever others did meanwhile, or None."""
         behind = [partition for partition, end in ends.items() if positions.get(partition, 0) < end]
-        if not behind or positions != self._positions:
-            self._positions, self._moved_at = dict(positions), now
-            return None
-        return behind[0] if now - self._moved_at >= STUCK_SECONDS else None
+        for partition in ends:
+            if partition not in behind or positions.get(partition) != self._positions.get(partition):
+                self._moved_at[partition] = now
+        self._positions = dict(positions)
+        return next((each for each in behind if now - self._moved_at.get(each, self._began_at) >= STUCK_SECONDS), None)
 
-    def forgive(self, now: float) -> None:
-        """Begin to wait anew: there was nothing to read after all."""
-        self._moved_at = now
+    def forgive(self, partition: int, now: float) -> None:
+        """Begin to wait anew for this partition: there was nothing to read after all."""
+        self._moved_at[partition] = now
+
+
+class JobWatchdog:
+    """Decides from what Flink said of a job, and when, whether it is to be started anew; knows no Flink."""
+
+    def __init__(self, now: float) -> None:
+        self._answered_at = now
+        self._troubled_since: float | None = None
+        self._well_since: float | None = None
+
+    def silent(self, now: float) -> bool:
+        """Take note that Flink did not answer; returns whether it has not for `SILENT_SECONDS`."""
+        return now - self._answered_at >= SILENT_SECONDS
+
+    def failing(self, now: float, state: str) -> bool:
+        """Take note of Flink's word for the job; returns whether it is being restarted, again and again or still, for `FAILING_SECONDS`.
+
+        A job that runs for some seconds between two restarts is not well yet.
+        """
+        self._answered_at = now
+        if state in _TROUBLED:
+            self._troubled_since, self._well_since = now if self._troubled_since is None else self._troubled_since, None
+            return now - self._troubled_since >= FAILING_SECONDS
+        self._well_since = now if self._well_since is None else self._well_since
+        if now - self._well_since >= WELL_SECONDS:
+            self._troubled_since = None
+        return False
 
 
 class SourceWatch:
@@ -61,7 +98,7 @@ class SourceWatch:
             if suspect is None:
                 return None
             if not self._readable(topic, suspect, positions.get(suspect, 0)):
-                self._watchdog.forgive(self._monotonic())
+                self._watchdog.forgive(suspect, self._monotonic())
                 return None
         except (KafkaException, Unavailable):
             return None

@@ -67,7 +67,8 @@ class PartitionWindows:
     @property
     def needed_from(self) -> int:
         """The offset from which records must be read again after a restart: the oldest that an open window may still use."""
-        return min((placed.offset for kept in self._kept.values() for placed in kept), default=self._progress.position)
+        # Records of a key are kept in the order of their offsets, and this is asked for at every record.
+        return min((kept[0].offset for kept in self._kept.values()), default=self._progress.position)
 
     def add(self, offset: int, measurement: Measurement) -> Step:
         """Take one measurement; returns whether it came too late, and what it closed.
@@ -78,11 +79,11 @@ class PartitionWindows:
         late = not replayed and self._is_closed(self._window_of(measurement.event_ms))
         if self._is_needed(measurement):
             self._kept.setdefault(measurement.key, []).append(Placed(offset, measurement))
-        return Step(late, self._advance(offset, measurement.event_ms - self._shape.lateness_ms))
+        return Step(late, self._advance(offset, measurement.reached_ms - self._shape.lateness_ms))
 
-    def close(self, offset: int, event_ms: int) -> Step:
-        """Take a closing record: nothing up to the end of the window that holds `event_ms` is expected any more."""
-        return Step(False, self._advance(offset, closing_watermark(self._shape, event_ms)))
+    def close(self, offset: int, reached_ms: int) -> Step:
+        """Take a closing record: nothing up to the end of the window that holds `reached_ms` is expected any more."""
+        return Step(False, self._advance(offset, closing_watermark(self._shape, reached_ms)))
 
     def skip(self, offset: int) -> None:
         """Take note of a record that could not be used."""
@@ -142,9 +143,9 @@ class PartitionWindows:
         return oldest is None or _last_ms(measurement) >= oldest - self._shape.before_ms
 
 
-def closing_watermark(shape: WindowShape, event_ms: int) -> int:
-    """Return the watermark that closes the window which holds `event_ms` and all before it."""
-    return event_ms // shape.size_ms * shape.size_ms + shape.size_ms + shape.after_ms
+def closing_watermark(shape: WindowShape, reached_ms: int) -> int:
+    """Return the watermark that closes the window which holds `reached_ms` and all before it."""
+    return reached_ms // shape.size_ms * shape.size_ms + shape.size_ms + shape.after_ms
 
 
 def _last_ms(measurement: Measurement) -> int:

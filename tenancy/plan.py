@@ -11,6 +11,7 @@ from tenancy.broker import TopicState
 from tenancy.model import Dataset, DatasetKind, InternalTopic
 from tenancy.redis_users import StoreUser
 from tenancy.wire import AclRow
+from wardstream.kafka import MOST_LETTER_BYTES
 
 # The broker's time: retention and fast clocks of devices then do no harm. Event time is in the value.
 _BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
@@ -94,12 +95,14 @@ def topics_for(dataset: Dataset) -> tuple[TopicSpec, TopicSpec]:
     """Return the two topics of a dataset: records and dead letters, which are kept as long.
 
     Those of a feature group are kept for ever unless its dataset says otherwise: its tables are made of them, and can be again.
+    The second takes the largest record of any dataset with its reason: a letter that does not fit would stop whoever writes it.
+    Not the dataset's own bound, because a record that came compressed is larger when it is copied.
     """
     config = {**(_FOR_EVER if dataset.kind is DatasetKind.FEATURE_GROUP else {}), **dataset.config}
     kept = {key: value for key, value in config.items() if key in ("retention.ms", "retention.bytes")}
     return (
         TopicSpec(dataset.topic, dataset.partitions, {**config, **_BROKER_TIME}),
-        TopicSpec(dataset.dead_letter_topic, 1, {**kept, **_BROKER_TIME}),
+        TopicSpec(dataset.dead_letter_topic, 1, {**kept, "max.message.bytes": str(MOST_LETTER_BYTES), **_BROKER_TIME}),
     )
 
 

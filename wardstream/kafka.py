@@ -19,8 +19,20 @@ _quiet = logging.getLogger("librdkafka")
 # librdkafka reports every refused connection at each try, several a second; what matters reaches the caller as an error.
 _quiet.setLevel(logging.CRITICAL)
 
+# The largest record that a topic of any dataset can take.
+MOST_RECORD_BYTES = 16 << 20
+# A dead letter is such a record with some headers, in a batch of its own.
+MOST_LETTER_BYTES = MOST_RECORD_BYTES + (64 << 10)
+
 Setting = str | int | float | bool
-_PRODUCER: dict[str, Setting] = {"enable.idempotence": True, "acks": "all", "compression.type": "lz4", "linger.ms": 20}
+_PRODUCER: dict[str, Setting] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "compression.type": "lz4",
+    "linger.ms": 20,
+    # What is too large is for the topic to say; the library's own bound lies below what a topic may be set to.
+    "message.max.bytes": MOST_LETTER_BYTES,
+}
 
 
 def client_configuration(settings: KafkaSettings) -> dict[str, Setting]:
@@ -80,12 +92,17 @@ def admin(settings: KafkaSettings) -> AdminClient:
 
 
 def deliver(
-    client: Producer, messages: list[tuple[str, bytes | None, bytes | None, list[tuple[str, str | bytes | None]]]], *, seconds: float
+    client: Producer,
+    messages: list[tuple[str, bytes | None, bytes | None, list[tuple[str, str | bytes | None]]]],
+    *,
+    seconds: float,
+    acknowledged: set[int] | None = None,
 ) -> list[tuple[int, int]]:
     """Produce all of (topic, key, value, headers) and return (partition, offset) of each, in order.
 
     Returns only after every record is acknowledged; raises `Denied` or `Unavailable` if any is not.
-    Then some may be in the log all the same: repeating the call may repeat records.
+    Then some may be in the log all the same: repeating the call may repeat records. `acknowledged` gets
+    the numbers of those that are there for sure, also where this raises.
     """
     placed: list[tuple[int, int]] = [(-1, -1)] * len(messages)
     failures: list[BaseException] = []
@@ -96,6 +113,8 @@ def deliver(
                 failures.append(KafkaException(error))
             else:
                 placed[number] = (message.partition(), message.offset())  # type: ignore[attr-defined]  # confluent_kafka.Message
+                if acknowledged is not None:
+                    acknowledged.add(number)
 
         return done
 

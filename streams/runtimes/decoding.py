@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,21 +70,21 @@ def registry_of(connection: Connection) -> Registry:
 
 
 class RecordDecoder:
-    """Decodes records of one processor's source."""
+    """Decodes records of one processor's source. What it says of a record depends on the log and the registry alone, whenever it is asked."""
 
-    def __init__(
-        self, kind: ProcessorKind, parameters: Mapping[str, Parameter], schema_of: Callable[[int], str], *, now_ms: Callable[[], float]
-    ) -> None:
+    def __init__(self, kind: ProcessorKind, parameters: Mapping[str, Parameter], schema_of: Callable[[int], str]) -> None:
         self._schema_of = schema_of
         self._measure = row_function(kind)
         self._parameters = parameters
-        self._now_ms = now_ms
         self._max_ahead_ms = int(str(parameters["max_ahead_ms"]))
         self._reader = _plain(resolve(kind.source_schema))
         self._readers: dict[int, Callable[[io.BytesIO], Any] | str] = {}
 
-    def decode(self, value: bytes | None, *, closing: bool = False) -> Measurement:
-        """Return the measurement in a record's value; `closing` says that its header ends a replay. Raises `Unusable`."""
+    def decode(self, value: bytes | None, *, arrived_ms: int, closing: bool = False) -> Measurement:
+        """Return the measurement in a record's value; `closing` says that its header ends a replay. Raises `Unusable`.
+
+        `arrived_ms` is the broker's time of the record.
+        """
         record = self._record(value)
         try:
             measurement = self._measure(record, self._parameters)
@@ -91,14 +92,9 @@ class RecordDecoder:
             raise
         except Exception as error:
             raise Unusable(f"the record cannot be measured: {type(error).__name__}") from error
-        ahead = measurement.event_ms - self._now_ms()
-        if ahead > self._max_ahead_ms:
-            raise Unusable(
-                f"its event time is {ahead / 1000:.0f} s ahead of the clock, at most {self._max_ahead_ms / 1000:g} s are allowed"
-            )
-        if measurement.event_ms < 0:
-            raise Unusable("its event time lies before 1970")
-        return Measurement(measurement.key, measurement.event_ms, closing=True) if closing else measurement
+        if closing:
+            measurement = Measurement(measurement.key, measurement.event_ms, closing=True)
+        return placed_in_time(measurement, arrived_ms, self._max_ahead_ms)
 
     def _record(self, value: bytes | None) -> Mapping[str, Any]:
         if not value:
@@ -152,6 +148,21 @@ class RecordDecoder:
         # Names may differ between writer and reader; Avro resolves fields only under one name.
         reader = fastavro.parse_schema({**self._reader, "name": writer["name"], "namespace": ""})
         return partial(_read, writer, reader)
+
+
+def placed_in_time(measurement: Measurement, arrived_ms: int, max_ahead_ms: int) -> Measurement:
+    """Return the measurement with the time at which its record arrived; raises `Unusable` where its own time cannot be right.
+
+    Judged by the broker's time of the record: by the reader's clock, the same record would be judged otherwise after a restart.
+    """
+    ahead = measurement.event_ms - arrived_ms
+    if ahead > max_ahead_ms:
+        raise Unusable(
+            f"its event time is {ahead / 1000:.0f} s ahead of its time of arrival, at most {max_ahead_ms / 1000:g} s are allowed"
+        )
+    if measurement.event_ms < 0:
+        raise Unusable("its event time lies before 1970")
+    return replace(measurement, arrived_ms=arrived_ms)
 
 
 class ResultEncoder:

@@ -24,6 +24,7 @@ from typing import Any
 import faust
 
 from streams.aggregates import summarise
+from streams.letters import letter
 from streams.model import Unusable, kind_named
 from streams.runtimes.decoding import CLOSING_HEADER, LATE, RecordDecoder, ResultEncoder, encoder_of, registry_of
 from streams.runtimes.faust_transport import ProgressTransport
@@ -32,6 +33,7 @@ from streams.watermark import from_metadata, to_metadata
 from streams.windows import Closed, PartitionWindows, Step
 from topics.deadletter import headers as dead_letter_headers
 from wardstream.errors import Unavailable, WardstreamError
+from wardstream.kafka import MOST_LETTER_BYTES
 from wardstream.telemetry import configure_logging
 
 logger = logging.getLogger(__name__)
@@ -148,7 +150,9 @@ class FaustProcessor:
         )
         while True:
             try:
-                measurement = self._decoder.decode(message.value, closing=CLOSING_HEADER in headers)
+                # Faust has it in seconds.
+                arrived_ms = round(message.timestamp * 1000)
+                measurement = self._decoder.decode(message.value, arrived_ms=arrived_ms, closing=CLOSING_HEADER in headers)
             except Unusable as error:
                 windows.skip(message.offset)
                 return Step(), str(error)
@@ -157,7 +161,7 @@ class FaustProcessor:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             if measurement.closing:
-                return windows.close(message.offset, measurement.event_ms), None
+                return windows.close(message.offset, measurement.reached_ms), None
             return windows.add(message.offset, measurement), None
 
     async def _send_row(self, closed: Closed) -> Any:
@@ -173,8 +177,11 @@ class FaustProcessor:
 
     async def _send_dead_letter(self, message: Any, reason: str) -> Any:
         self.counts["dead_letters"] += 1
-        headers = dead_letter_headers(reason, message.topic, message.partition, message.offset, self._spec.name, datetime.now(UTC))
-        return await self._app.producer.send(self._spec.dead_letter_topic, message.key, message.value, None, None, headers)
+        key, value, why = letter(message.key, message.value, reason)
+        if key is None and value is None:
+            key = b""  # aiokafka sends no record that has neither
+        headers = dead_letter_headers(why, message.topic, message.partition, message.offset, self._spec.name, datetime.now(UTC))
+        return await self._app.producer.send(self._spec.dead_letter_topic, key, value, None, None, headers)
 
 
 def make_app(job: WorkerJob) -> Any:
@@ -202,6 +209,7 @@ def make_app(job: WorkerJob) -> Any:
         # dead one's session ends (60 s), in a request that the broker's limit on idle connections cuts again and again.
         consumer_group_instance_id=job.spec.name,
         producer_compression_type="lz4",
+        producer_max_request_size=MOST_LETTER_BYTES,
     )
     app.transport = ProgressTransport(list(app.conf.broker_consumer), app)
     return app
@@ -211,7 +219,7 @@ def run(job: WorkerJob) -> None:
     """Run the processor until SIGTERM."""
     registry = registry_of(job.connection)
     kind = kind_named(job.spec.kind)
-    decoder = RecordDecoder(kind, job.spec.parameters, registry.schema, now_ms=lambda: time.time() * 1000)
+    decoder = RecordDecoder(kind, job.spec.parameters, registry.schema)
     encoder = _patiently(lambda: encoder_of(job.spec, registry))
     app = make_app(job)
     FaustProcessor(job, decoder, encoder, app).install()

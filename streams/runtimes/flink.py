@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from streams.aggregates import function_named
+from streams.letters import TOO_LARGE
 from streams.model import ProcessorKind, ProcessorSpec, kind_named
 from streams.runtimes.decoding import CLOSING_HEADER, LATE, registry_of
-from streams.runtimes.flink_cluster import JOB_MANAGER, FlinkCluster, newest_checkpoint
+from streams.runtimes.flink_cluster import JOB_MANAGER, FlinkCluster, JobState, newest_checkpoint
 from streams.runtimes.job import Connection, WorkerJob
 from wardstream.errors import Invalid, Unavailable
+from wardstream.kafka import MOST_LETTER_BYTES
 from wardstream.names import value_subject
 
 logger = logging.getLogger(__name__)
@@ -80,12 +82,12 @@ def program(job: WorkerJob, result_schema: str) -> FlinkProgram:
         "CASE WHEN d.ws_identity = '' THEN CAST(p AS STRING) || ':' || CAST(o AS STRING) ELSE d.ws_identity END AS ws_identity, "
         f"{values}, {_late(spec, 'd.')} AS late FROM decoded"
     )
-    reason = f"CASE WHEN ws_reason <> '' THEN ws_reason ELSE '{LATE}' END"
+    reason = f"CASE WHEN fits THEN '' ELSE {_text(TOO_LARGE)} END || CASE WHEN ws_reason <> '' THEN ws_reason ELSE '{LATE}' END"
     called = {function_named(each.function, len(each.columns)).python_function for each in kind.aggregates}
     return FlinkProgram(
         tables=(_source(job), _sink(job, kind, result_schema), _dead_letters(job)),
-        decode="SELECT k, v, p, o, ws_decode(v, closing) AS d FROM source",
-        watermark=f"TO_TIMESTAMP_LTZ(d.ws_event_ms - {spec.window.lateness_ms + 1}, 3)",
+        decode="SELECT k, v, p, o, ws_decode(v, closing, arrived_ms) AS d FROM source",
+        watermark=f"TO_TIMESTAMP_LTZ(d.ws_reached_ms - {spec.window.lateness_ms + 1}, 3)",
         judged=judged,
         views=(
             ("checked", f"SELECT *, late OR {_late(spec)} AS too_late FROM merged"),
@@ -93,7 +95,8 @@ def program(job: WorkerJob, result_schema: str) -> FlinkProgram:
         ),
         inserts=(
             _insert_rows(spec, kind),
-            f"INSERT INTO dead_letters SELECT k, v, {_headers(spec, reason)} FROM checked WHERE ws_reason <> '' OR too_late",
+            f"INSERT INTO dead_letters SELECT CASE WHEN fits THEN k END, CASE WHEN fits THEN v END, {_headers(spec, reason)} "
+            "FROM (SELECT *, ws_fits(k, v) AS fits FROM checked WHERE ws_reason <> '' OR too_late)",
         ),
         functions=tuple(sorted(name for name in called if name)),
     )
@@ -116,15 +119,14 @@ class FlinkRuntime:
         self._cluster.start()
         for found in self._cluster.jobs():
             if found.name == job_name(job.spec) and found.state in _ALIVE:
-                self._sweep(job.spec, found.id)
                 return found.id
         return self._submit(job)
 
-    def state(self, spec: ProcessorSpec) -> str | None:
-        """Return Flink's word for the state of the processor's job, None where the cluster knows none."""
-        states = [found.state for found in self._cluster.jobs() if found.name == job_name(spec)]
-        alive = [state for state in states if state in _ALIVE]
-        return next(iter(alive or states), None)
+    def job(self, spec: ProcessorSpec) -> JobState | None:
+        """Return the processor's job as Flink sees it, the one that is alive if there is one, None where the cluster knows none."""
+        jobs = [found for found in self._cluster.jobs() if found.name == job_name(spec)]
+        alive = [found for found in jobs if found.state in _ALIVE]
+        return next(iter(alive or jobs), None)
 
     def stop(self, spec: ProcessorSpec) -> None:
         """End the processor's job and return when it has ended; its newest checkpoint stays, and `ensure` continues from it."""
@@ -137,8 +139,17 @@ class FlinkRuntime:
                 raise Unavailable(f"{spec.name} did not end on Flink within {_STOP_SECONDS:g} s")
             time.sleep(0.1)
 
+    def sweep(self, spec: ProcessorSpec, job: str) -> None:
+        """Remove the checkpoints of earlier submissions once `job`, which runs, has its own; until then it may need them."""
+        own = self._checkpoints(spec) / job
+        if not any(own.glob("chk-*/_metadata")):
+            return
+        for other in self._checkpoints(spec).iterdir():
+            if other != own:
+                shutil.rmtree(other, ignore_errors=True)
+
     def forget(self, spec: ProcessorSpec) -> None:
-        """Remove the checkpoints of a processor that will never run again."""
+        """Remove the checkpoints of a processor that will never run again; harmless where there are none."""
         shutil.rmtree(self._checkpoints(spec), ignore_errors=True)
 
     def _checkpoints(self, spec: ProcessorSpec) -> Path:
@@ -190,15 +201,6 @@ class FlinkRuntime:
             raise Unavailable(f"{name} could not be submitted to Flink; the log of stream-worker says why", output=errors[-4000:])
         return output
 
-    def _sweep(self, spec: ProcessorSpec, job: str) -> None:
-        """Remove checkpoints of earlier submissions once this one has its own."""
-        own = self._checkpoints(spec) / job
-        if newest_checkpoint(self._checkpoints(spec)) is None or not any(own.glob("chk-*/_metadata")):
-            return
-        for other in self._checkpoints(spec).iterdir():
-            if other != own:
-                shutil.rmtree(other, ignore_errors=True)
-
 
 def job_name(spec: ProcessorSpec) -> str:
     """Return the name by which the job is found again."""
@@ -236,6 +238,8 @@ def _source(job: WorkerJob) -> str:
             "o BIGINT METADATA FROM 'offset' VIRTUAL",
             "headers MAP<STRING, BYTES> METADATA VIRTUAL",
             f"closing AS COALESCE(headers['{CLOSING_HEADER}'] IS NOT NULL, FALSE)",
+            "arrived TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL",
+            "arrived_ms AS EXTRACT(EPOCH FROM arrived) * 1000 + EXTRACT(MILLISECOND FROM arrived)",
         ],
         {
             **_kafka(job.connection),
@@ -362,6 +366,7 @@ def _exactly_once(spec: ProcessorSpec, name: str) -> dict[str, str]:
         # At most the broker's 15 minutes; longer than a checkpoint gap and a restart together.
         "properties.transaction.timeout.ms": "600000",
         "sink.parallelism": "1",
+        "properties.max.request.size": str(MOST_LETTER_BYTES),
     }
 
 

@@ -58,6 +58,10 @@ appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{yyyy-MM-dd'T'HH:mm:ss.SSS} %-5p %c{1} %m%n
 """
 
+# An exception of ours comes out of Flink's Python under the first name.
+_SHOWN_CAUSES = ("pemja.core.PythonException: <class 'wardstream.errors.", "org.apache.kafka.")
+_MOST_CAUSE = 300
+
 JOB_MANAGER = "flink-jobmanager"
 TASK_MANAGER = "flink-taskmanager"
 
@@ -78,8 +82,12 @@ class FlinkCluster:
     made anew at each start. Ports are chosen free at each start: nobody but the supervisor speaks to the cluster.
     """
 
-    def __init__(self, home: Path, *, java: Path, slots: int = _SLOTS, python: Path = Path(sys.executable)) -> None:
+    def __init__(
+        self, home: Path, *, java: Path, environment: Mapping[str, str], slots: int = _SLOTS, python: Path = Path(sys.executable)
+    ) -> None:
+        """`environment` is what every process gets, the mark by which the launcher finds strays among it."""
         self._home = home
+        self._environment = environment
         self._java = java
         self._slots = slots
         self._python = python
@@ -146,6 +154,13 @@ class FlinkCluster:
         assert isinstance(found, list)  # noqa: S101  # Flink's own answer
         return [JobState(job["jid"], job["name"], job["state"]) for job in found]
 
+    def failure(self, job: str) -> str | None:
+        """Return what made `job` restart the last time, in words that may be shown; None where nothing did."""
+        history = self._get(f"/jobs/{job}/exceptions")["exceptionHistory"]
+        assert isinstance(history, dict)  # noqa: S101  # Flink's own answer
+        newest = max(history["entries"], key=lambda entry: int(entry["timestamp"]), default=None)
+        return None if newest is None else root_cause(str(newest["stacktrace"]))
+
     def cancel(self, job: str) -> None:
         """Ask `job` to end without a savepoint; its checkpoints are kept. Harmless for one that has ended."""
         try:
@@ -162,6 +177,7 @@ class FlinkCluster:
     def client_environment(self) -> dict[str, str]:
         """Return the environment of a submitting process: our packages, this cluster's Java, nothing else of the caller's."""
         found = {
+            **self._environment,
             "PATH": f"{self._java.parent}:/usr/bin:/bin" if self._java.is_absolute() else "/usr/bin:/bin",
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
@@ -173,6 +189,21 @@ class FlinkCluster:
             # PyFlink looks here first; the command may be a link into the installation.
             found["JAVA_HOME"] = str(self._java.resolve().parent.parent)
         return found
+
+    def process_environment(self) -> dict[str, str]:
+        """Return the environment of the two Java processes; raises `Invalid` where Flink is not installed."""
+        flink = flink_folder()
+        return {
+            **self._environment,
+            "FLINK_CONF_DIR": str(self._home / "conf"),
+            "FLINK_PLUGINS_DIR": str(flink / "plugins"),
+            "FLINK_LIB_DIR": str(flink / "lib"),
+            "FLINK_OPT_DIR": str(flink / "opt"),
+            "PATH": f"{self._python.parent}:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            # The functions of jobs run in the task manager and are imported from here.
+            "PYTHONPATH": _python_path(),
+        }
 
     # -- how the processes are started
 
@@ -281,17 +312,7 @@ class FlinkCluster:
             self._home / "conf",
             *options,
         ]
-        environment = {
-            "FLINK_CONF_DIR": str(self._home / "conf"),
-            "FLINK_PLUGINS_DIR": str(flink / "plugins"),
-            "FLINK_LIB_DIR": str(flink / "lib"),
-            "FLINK_OPT_DIR": str(flink / "opt"),
-            "PATH": f"{self._python.parent}:/usr/bin:/bin",
-            "LANG": "C.UTF-8",
-            # The functions of jobs run in the task manager and are imported from here.
-            "PYTHONPATH": _python_path(),
-        }
-        start_process(name, command, folder=self._home / "processes", log=log, environment=environment)
+        start_process(name, command, folder=self._home / "processes", log=log, environment=self.process_environment())
 
     # -- its REST interface
 
@@ -315,6 +336,16 @@ class FlinkCluster:
         if response.status_code >= 400:
             raise Unavailable(f"Flink answered {response.status_code}", answer=response.text[:500])
         return response
+
+
+def root_cause(stacktrace: str) -> str:
+    """Return the first line of the innermost exception in a Java stack trace.
+
+    Only Kafka's messages and our own are kept: others may quote a record.
+    """
+    causes = [line.removeprefix("Caused by: ") for line in stacktrace.splitlines() if line.startswith("Caused by: ")]
+    innermost = (causes or stacktrace.splitlines() or [""])[-1 if causes else 0].strip()
+    return innermost[:_MOST_CAUSE] if innermost.startswith(_SHOWN_CAUSES) else innermost.partition(":")[0][:_MOST_CAUSE]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -6,7 +6,6 @@ reason; every other row has all its values.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from featurestore.model import record_key
 from streams import aggregates
+from streams.letters import fits
 from streams.model import Column, Unusable, kind_named
 from streams.runtimes.decoding import RecordDecoder, registry_of
 from streams.runtimes.job import job_from
@@ -27,7 +27,10 @@ _ZERO = {"string": "", "bigint": 0, "double": 0.0}
 
 
 class Decode(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
-    """(value, closing) -> a row of reason, time, identity, key and measured values. Raises when the registry is away: Flink tries again."""
+    """(value, closing, arrived) -> a row of reason, times, identity, key and measured values.
+
+    Raises when the registry is away: Flink tries again.
+    """
 
     def __init__(self, job: str) -> None:
         self._job = job
@@ -38,22 +41,22 @@ class Decode(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
         self._spec = job.spec
         self._kind = kind_named(job.spec.kind)
         registry = registry_of(job.connection)
-        self._decoder = RecordDecoder(self._kind, job.spec.parameters, registry.schema, now_ms=lambda: time.time() * 1000)
+        self._decoder = RecordDecoder(self._kind, job.spec.parameters, registry.schema)
         columns = (*self._kind.primary_key, *self._kind.values)
         self._zeros = [_ZERO[column.type] for column in columns]
 
-    def eval(self, value: bytes | None, closing: bool) -> Any:
+    def eval(self, value: bytes | None, closing: bool, arrived_ms: int) -> Any:
         """Return the row of one record."""
         try:
-            found = self._decoder.decode(value, closing=closing)
+            found = self._decoder.decode(value, arrived_ms=arrived_ms, closing=closing)
         except Unusable as error:
             # Time zero never moves a watermark forward.
-            return Row(str(error), 0, False, "", *self._zeros)
+            return Row(str(error), 0, 0, False, "", *self._zeros)
         if found.closing:
-            ends = closing_watermark(self._spec.window, found.event_ms) + self._spec.window.lateness_ms
-            return Row("", ends, True, "", *self._zeros)
+            ends = closing_watermark(self._spec.window, found.reached_ms) + self._spec.window.lateness_ms
+            return Row("", found.event_ms, ends, True, "", *self._zeros)
         values = [found.values[column.name] for column in self._kind.values]
-        return Row("", found.event_ms, False, found.identity, *found.key, *values)
+        return Row("", found.event_ms, found.reached_ms, False, found.identity, *found.key, *values)
 
 
 class RecordKey(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
@@ -62,6 +65,14 @@ class RecordKey(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
     def eval(self, *values: str) -> bytes:
         """Return the key's bytes."""
         return record_key(values)
+
+
+class Fits(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
+    """(key, value) -> whether a dead letter can hold them."""
+
+    def eval(self, key: bytes | None, value: bytes | None) -> bool:
+        """See `streams.letters.fits`."""
+        return fits(key, value)
 
 
 class N50(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
@@ -93,6 +104,7 @@ def decoded_type(columns: Sequence[Column]) -> DataType:
     fields = [
         DataTypes.FIELD("ws_reason", DataTypes.STRING()),
         DataTypes.FIELD("ws_event_ms", DataTypes.BIGINT()),
+        DataTypes.FIELD("ws_reached_ms", DataTypes.BIGINT()),
         DataTypes.FIELD("ws_closing", DataTypes.BOOLEAN()),
         DataTypes.FIELD("ws_identity", DataTypes.STRING()),
     ]

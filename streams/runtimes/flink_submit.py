@@ -67,6 +67,7 @@ def _register(tables: Any, job: WorkerJob, wanted: FlinkProgram) -> None:
     decode = udf(flink_functions.Decode(job.to_json()), result_type=flink_functions.decoded_type((*kind.primary_key, *kind.values)))
     tables.create_temporary_function("ws_decode", decode)
     tables.create_temporary_function("ws_record_key", udf(flink_functions.RecordKey(), result_type=DataTypes.BYTES()))
+    tables.create_temporary_function("ws_fits", udf(flink_functions.Fits(), result_type=DataTypes.BOOLEAN()))
     for name in wanted.functions:
         function, result = kinds[name]
         tables.create_temporary_function(name, udf(function(), result_type=result))

@@ -27,12 +27,17 @@ def test_a_faust_worker_killed_in_mid_stream_loses_and_repeats_nothing(stack: Ru
     with replaying(stack, "ecg_10s", partitions=2) as replay:
         beds = [list(ecg.records(_ECG, device=f"ecg-bed{bed}", start_ms=_START)) for bed in (1, 2)]
         killed: set[int] = set()
-        for second in range(0, 120, 30):
+
+        def send(first: int, last: int) -> None:
             for partition, bed in enumerate(beds):
-                replay.send(partition, [replay.encode(record) for record in bed[second : second + 30]])
-            # A kill before it has begun, while it reads, and when it is done with what there is.
+                replay.send(partition, [replay.encode(record) for record in bed[first:last]])
+
+        for second in range(0, 120, 30):
+            # A kill before it has begun; then each time when it has read half of what came, and more is coming.
+            send(second, second + 15)
             if second:
-                eventually(lambda: len(replay.table()) >= 2, within=90, every=0.2)
+                _wait_for_rows(replay, len(replay.expected().rows))
+            send(second + 15, second + 30)
             killed.add(_kill(_worker(stack, replay)).pid)
         for partition, bed in enumerate(beds):
             replay.send(partition, [b"not avro", replay.encode(bed[0])])

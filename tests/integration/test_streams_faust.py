@@ -11,9 +11,11 @@ import pytest
 
 from examples.devices import ecg
 from streams.processors.waveform import closing, pack
+from tests.integration.test_streams_flink import send_with_a_fast_clock
 from tests.support.replays import PROCESSOR, replaying
 from tests.support.stack import RunningStack
 from tests.support.waiting import eventually
+from wardstream.kafka import MOST_RECORD_BYTES
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -72,8 +74,16 @@ def test_the_same_reads_give_the_same_rows_on_faust(stack: RunningStack) -> None
     """`tests/integration/test_streams_flink.py` sends the like to Flink and compares with the same reference."""
     with replaying(stack, "reads_1m", partitions=1, runtime="faust", lateness_ms=5_000) as replay:
         replay.send(0, [replay.encode(read) for read in reads_of(300)])
+        # The last one is too large for any topic, and came compressed.
+        replay.send(0, [bytes(2 << 20), bytes(MOST_RECORD_BYTES + 1)])
         replay.send(0, [replay.encode(reads_of(1)[0])], closing=True)
         replay.send(0, [replay.encode({**reads_of(300)[-1], "read_id": "end"})], closing=True)
+        replay.wait_for(replay.expected())
+
+
+def test_a_monitor_whose_clock_is_ahead_makes_no_other_late(stack: RunningStack) -> None:
+    with replaying(stack, "reads_1m", partitions=1, runtime="faust") as replay:
+        send_with_a_fast_clock(replay)
         replay.wait_for(replay.expected())
 
 

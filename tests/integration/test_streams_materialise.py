@@ -10,11 +10,14 @@ from typing import Any
 import fastavro
 import pytest
 
+from streams.letters import TOO_LARGE
 from tests.support.stack import RunningStack
 from tests.support.tables import BEGIN, Table, new_table, rows
 from tests.support.waiting import eventually
 from topics.deadletter import parse
 from wardstream.clock import to_ms
+from wardstream.errors import Unavailable
+from wardstream.kafka import MOST_RECORD_BYTES, deliver
 
 pytestmark = pytest.mark.stack
 
@@ -68,6 +71,34 @@ def test_every_record_is_a_row_a_repeat_or_a_dead_letter_with_its_reason(stack: 
     reasons = " | ".join(sorted(letter.reason for letter in letters))
     for part in ("heart_rate is NaN", "ahead of the time of arrival", "4000000 is not one of this project's", "does not begin with 0x00"):
         assert part in reasons
+
+
+def test_a_large_record_that_cannot_be_used_stops_nothing(stack: RunningStack) -> None:
+    table = new_table(stack)
+    owner = table.project.owner
+    # Zeros travel compressed: one more byte than a letter holds is still a small batch.
+    values = [bytes(2 << 20), bytes(MOST_RECORD_BYTES + 1), b"not Avro"]
+    deliver(owner.producer(message_max_bytes=32 << 20), [(table.group.topic, b"key", value, []) for value in values], seconds=20)
+    table.insert(rows([1], minute=0))
+    found = table.settled(records=4)
+    assert (found["rows"], found["dead_letters"], found["difference"]) == (1, 3, 0)
+    letters = {parse(message.headers()).offset: message for message in owner.consume(f"{table.group.topic}-dlq", 3)}
+    assert [(letters[offset].key(), letters[offset].value()) for offset in sorted(letters)] == [
+        (b"key", values[0]),
+        (None, None),
+        (b"key", values[2]),
+    ]
+    assert parse(letters[1].headers()).reason.startswith(TOO_LARGE)
+
+
+def test_records_that_were_acknowledged_are_known_where_another_is_refused(table: Table) -> None:
+    # Not compressed, and in a batch of its own, so the broker refuses only the second.
+    client = table.project.owner.producer(compression_type="none")
+    acknowledged: set[int] = set()
+    messages: list[Any] = [(table.group.topic, None, value, []) for value in (b"not Avro", bytes(4 << 20))]
+    with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
+        deliver(client, messages, seconds=20, acknowledged=acknowledged)
+    assert acknowledged == {0}
 
 
 def test_group_without_online_rows_has_its_table(stack: RunningStack) -> None:

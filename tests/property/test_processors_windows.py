@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from streams.aggregates import summarise
 from streams.model import PROCESSOR_KINDS, Measurement, ProcessorSpec, Runtime, Unusable, WindowShape
+from streams.runtimes.decoding import placed_in_time
 from streams.testing import Entry, RowKey, reference, run
 from streams.windows import PartitionWindows
 from wardstream.names import DatasetName, MemberName, ProjectName
@@ -24,17 +26,20 @@ def _spec(shape: WindowShape) -> ProcessorSpec:
     )
 
 
-def _read(key: str, event_ms: int, number: int, span_ms: int = 0) -> Measurement:
+def _read(key: str, event_ms: int, number: int, span_ms: int = 0, arrived_ms: int | None = None) -> Measurement:
     values = {"length": 10 + number, "mean_quality": float(number % 30), "gc_bases": number % 10, "acgt_bases": 10}
-    return Measurement((key, "1-128"), event_ms, f"{key} {number}", span_ms, values=values)
+    return Measurement((key, "1-128"), event_ms, f"{key} {number}", span_ms, values=values, arrived_ms=arrived_ms)
 
 
 shapes = st.builds(
     WindowShape, size_ms=st.integers(1, 20), lateness_ms=st.integers(0, 15), before_ms=st.integers(0, 15), after_ms=st.integers(0, 8)
 )
 plain_shapes = st.builds(WindowShape, size_ms=st.integers(1, 20), lateness_ms=st.integers(0, 15))
-measurements = st.builds(_read, st.sampled_from("ab"), st.integers(0, 100), st.integers(0, 12), st.integers(0, 6))
-closings = st.builds(lambda at: Measurement(("", ""), at, closing=True), st.integers(0, 110))
+# Some clocks are behind the broker's, some ahead of it.
+arrivals = st.one_of(st.none(), st.integers(0, 110))
+measurements = st.builds(_read, st.sampled_from("ab"), st.integers(0, 100), st.integers(0, 12), st.integers(0, 6), arrivals)
+closings = st.builds(lambda at, arrived_ms: Measurement(("", ""), at, closing=True, arrived_ms=arrived_ms), st.integers(0, 110), arrivals)
+sent = st.lists(st.tuples(st.one_of(measurements, measurements, closings), st.integers(0, 110)), max_size=40)
 partitions = st.lists(st.one_of(measurements, measurements, measurements, closings, st.just(Unusable("broken"))), max_size=40)
 
 
@@ -66,10 +71,12 @@ def test_repeats_change_no_row(shape: WindowShape, log: list[Entry], data: st.Da
     assert run(_spec(shape), [twice]).rows == once.rows
 
 
-@given(shapes, partitions, st.data())
-def test_a_kill_at_any_moment_loses_nothing_and_contradicts_nothing(shape: WindowShape, log: list[Entry], data: st.DataObject) -> None:
+@given(shapes, sent, st.data())
+def test_a_kill_at_any_moment_loses_nothing_and_contradicts_nothing(
+    shape: WindowShape, log: list[tuple[Measurement, int]], data: st.DataObject
+) -> None:
     spec = _spec(shape)
-    expected = run(spec, [log])
+    expected = run(spec, [[_judged(*record) for record in log]])
     rows: dict[RowKey, Mapping[str, Any]] = {}
     late: list[int] = []
     windows = PartitionWindows(shape)
@@ -78,11 +85,14 @@ def test_a_kill_at_any_moment_loses_nothing_and_contradicts_nothing(shape: Windo
     kills = data.draw(st.integers(0, 6))
     while offset < len(log):
         judged = windows.progress.position
-        entry = log[offset]
+        # Read again after each kill, at whatever time that is.
+        entry = _judged(*log[offset])
         if isinstance(entry, Unusable):
+            assert str(entry) == expected.unusable[0, offset]
             windows.skip(offset)
         else:
-            step = windows.close(offset, entry.event_ms) if entry.closing else windows.add(offset, entry)
+            assert (0, offset) not in expected.unusable
+            step = windows.close(offset, entry.reached_ms) if entry.closing else windows.add(offset, entry)
             if step.late:
                 assert offset >= judged, "a record that was judged before was called late again"
                 late.append(offset)
@@ -101,6 +111,17 @@ def test_a_kill_at_any_moment_loses_nothing_and_contradicts_nothing(shape: Windo
     assert {(0, each) for each in late} == expected.late
 
 
+@given(plain_shapes, st.lists(st.tuples(st.integers(0, 100), st.integers(0, 10)), max_size=40), st.lists(st.integers(0, 10)))
+def test_a_clock_that_is_ahead_makes_no_other_record_late(shape: WindowShape, right: list[tuple[int, int]], ahead: list[int]) -> None:
+    # Right clocks: a record arrives at most the lateness after its time. Each is followed by one whose clock is ahead.
+    log: list[Entry] = []
+    for number, (arrived_ms, delay) in enumerate(sorted(right)):
+        log.append(_read("a", max(0, arrived_ms - min(delay, shape.lateness_ms)), number, arrived_ms=arrived_ms))
+        if number < len(ahead):
+            log.append(_read("fast", arrived_ms + 1000 * ahead[number], number, arrived_ms=arrived_ms))
+    assert not run(_spec(shape), [log]).late
+
+
 @given(shapes, partitions)
 def test_progress_never_goes_back(shape: WindowShape, log: list[Entry]) -> None:
     windows = PartitionWindows(shape)
@@ -109,7 +130,7 @@ def test_progress_never_goes_back(shape: WindowShape, log: list[Entry]) -> None:
         if isinstance(entry, Unusable):
             windows.skip(offset)
         elif entry.closing:
-            windows.close(offset, entry.event_ms)
+            windows.close(offset, entry.reached_ms)
         else:
             windows.add(offset, entry)
         assert windows.needed_from >= needed
@@ -126,4 +147,12 @@ def test_a_window_lasts_some_time(size: int) -> None:
 def _renamed(entry: Entry, suffix: str) -> Entry:
     if isinstance(entry, Unusable) or entry.closing:
         return entry
-    return Measurement((entry.key[0] + suffix, entry.key[1]), entry.event_ms, entry.identity, entry.span_ms, values=entry.values)
+    return replace(entry, key=(entry.key[0] + suffix, entry.key[1]))
+
+
+def _judged(measurement: Measurement, arrived_ms: int) -> Entry:
+    """What a worker makes of a record: the clocks of devices may be ahead by no more than 30 ms."""
+    try:
+        return placed_in_time(measurement, arrived_ms, 30)
+    except Unusable as error:
+        return error

@@ -10,7 +10,7 @@ import fastavro
 import numpy as np
 import pytest
 
-from streams.model import PROCESSOR_KINDS, Unusable
+from streams.model import PROCESSOR_KINDS, Measurement, Unusable
 from streams.processors import reads, waveform
 from streams.runtimes.decoding import RecordDecoder
 from wardstream.errors import NotFound, Unavailable
@@ -43,7 +43,7 @@ def _schema_of(number: int) -> str:
 
 
 def _decoder() -> RecordDecoder:
-    return RecordDecoder(_KIND, _KIND.checked({"devices": ["ecg-bed1"]}), _schema_of, now_ms=lambda: _NOW)
+    return RecordDecoder(_KIND, _KIND.checked({"devices": ["ecg-bed1"]}), _schema_of)
 
 
 def _value(record: dict[str, Any], number: int = 7) -> bytes:
@@ -53,13 +53,17 @@ def _value(record: dict[str, Any], number: int = 7) -> bytes:
     return content.getvalue()
 
 
+def _decode(value: bytes | None, *, closing: bool = False) -> Measurement:
+    return _decoder().decode(value, arrived_ms=_NOW, closing=closing)
+
+
 def test_a_good_record_becomes_a_measurement_with_times_in_milliseconds() -> None:
-    found = _decoder().decode(_value(GOOD))
+    found = _decode(_value(GOOD))
     assert (found.key, found.event_ms, found.span_ms, found.closing) == (("ecg-bed1",), _NOW, 1000, False)
 
 
 def test_a_writer_with_another_name_and_more_fields_is_understood() -> None:
-    assert _decoder().decode(_value({**GOOD, "ward": "3"}, 11)).key == ("ecg-bed1",)
+    assert _decode(_value({**GOOD, "ward": "3"}, 11)).key == ("ecg-bed1",)
 
 
 @pytest.mark.parametrize(
@@ -80,24 +84,32 @@ def test_a_writer_with_another_name_and_more_fields_is_understood() -> None:
         (_value({**GOOD, "offset": float("-inf")}), "offset is NaN or infinite"),
         (_value({**GOOD, "count": 5}), "count 5 needs 10"),
         (_value({**GOOD, "device_id": "ecg-bed9"}), "the device is not one of this processor's"),
-        (_value({**GOOD, "t0": _NOW + 300_001}), "its event time is 300 s ahead of the clock, at most 300 s are allowed"),
+        (_value({**GOOD, "t0": _NOW + 300_001}), "its event time is 300 s ahead of its time of arrival, at most 300 s are allowed"),
         (_value({**GOOD, "t0": -1}), "its event time lies before 1970"),
     ],
 )
 def test_a_record_that_cannot_be_used_says_why(value: bytes | None, reason: str) -> None:
     with pytest.raises(Unusable, match=reason):
-        _decoder().decode(value)
+        _decode(value)
+
+
+def test_a_record_is_judged_by_the_time_it_arrived_whenever_it_is_read() -> None:
+    value = _value({**GOOD, "t0": _NOW + 300_001})
+    with pytest.raises(Unusable, match="ahead of its time of arrival"):
+        _decoder().decode(value, arrived_ms=_NOW)
+    found = _decoder().decode(value, arrived_ms=_NOW + 1)
+    assert (found.event_ms, found.reached_ms) == (_NOW + 300_001, _NOW + 1)
 
 
 def test_no_reason_contains_a_value_of_the_record() -> None:
     with pytest.raises(Unusable) as caught:
-        _decoder().decode(_value({**GOOD, "device_id": "anna-svensson"}))
+        _decode(_value({**GOOD, "device_id": "anna-svensson"}))
     assert "anna" not in str(caught.value)
 
 
 def test_without_the_registry_nothing_is_said_about_a_record() -> None:
     with pytest.raises(Unavailable):
-        _decoder().decode(b"\x00\x00\x00\x01\xf7" + b"x")
+        _decode(b"\x00\x00\x00\x01\xf7" + b"x")
 
 
 def test_a_schema_that_appears_later_is_found() -> None:
@@ -108,13 +120,13 @@ def test_a_schema_that_appears_later_is_found() -> None:
             raise NotFound("not yet")
         return known[number]
 
-    decoder = RecordDecoder(_KIND, _KIND.checked({}), schema_of, now_ms=lambda: _NOW)
+    decoder = RecordDecoder(_KIND, _KIND.checked({}), schema_of)
     with pytest.raises(Unusable, match="schema id 7 is not known"):
-        decoder.decode(_value(GOOD))
+        decoder.decode(_value(GOOD), arrived_ms=_NOW)
     known[7] = _SCHEMAS[7]
-    assert decoder.decode(_value(GOOD)).event_ms == _NOW
+    assert decoder.decode(_value(GOOD), arrived_ms=_NOW).event_ms == _NOW
 
 
 def test_a_closing_header_ends_a_replay_whatever_the_record_holds() -> None:
-    assert _decoder().decode(_value(GOOD), closing=True).closing
-    assert _decoder().decode(_value(waveform.closing("ecg-bed1", "II", (3, 1), _NOW))).closing
+    assert _decode(_value(GOOD), closing=True).closing
+    assert _decode(_value(waveform.closing("ecg-bed1", "II", (3, 1), _NOW))).closing

@@ -11,8 +11,8 @@ import pytest
 
 from featurestore.model import Feature, FeatureGroup, FeatureType
 from streams.model import PROCESSOR_KINDS, ProcessorKind
-from streams.runtimes.flink import FlinkProgram, job_configuration, job_name, program
-from streams.runtimes.flink_cluster import newest_checkpoint
+from streams.runtimes.flink import FlinkProgram, FlinkRuntime, job_configuration, job_name, program
+from streams.runtimes.flink_cluster import FlinkCluster, newest_checkpoint, root_cause
 from streams.runtimes.job import Connection, WorkerJob, job_from, read_job
 from wardstream.errors import Invalid
 from wardstream.names import DatasetName, GroupName, MemberName, ProjectName
@@ -59,7 +59,7 @@ def test_columns_come_in_the_order_of_the_registered_schema() -> None:
 
 
 def test_the_watermark_trails_by_the_lateness() -> None:
-    assert _program(lateness_ms=5_000).watermark == "TO_TIMESTAMP_LTZ(d.ws_event_ms - 5001, 3)"
+    assert _program(lateness_ms=5_000).watermark == "TO_TIMESTAMP_LTZ(d.ws_reached_ms - 5001, 3)"
 
 
 def test_only_what_sql_cannot_say_is_called_in_python() -> None:
@@ -92,6 +92,50 @@ def test_the_newest_checkpoint_is_the_newest_complete_one(tmp_path: Path) -> Non
             (folder / "_metadata").touch()
             os.utime(folder / "_metadata", (1000 + number, 1000 + number))
     assert newest_checkpoint(tmp_path) == tmp_path / "new" / "chk-4"
+
+
+def test_checkpoints_of_earlier_submissions_stay_until_the_new_one_has_its_own(tmp_path: Path) -> None:
+    cluster = FlinkCluster(tmp_path, java=Path("java"), environment={})
+    runtime, spec = FlinkRuntime(cluster, jars=tmp_path, folder=tmp_path), _job().spec
+    checkpoints = cluster.checkpoints / job_name(spec)
+    old, new = checkpoints / "old" / "chk-90", checkpoints / "new" / "chk-1"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    (old / "_metadata").touch()
+    runtime.sweep(spec, "new")
+    assert newest_checkpoint(checkpoints) == old
+    (new / "_metadata").touch()
+    runtime.sweep(spec, "new")
+    assert [path.name for path in checkpoints.iterdir()] == ["new"]
+    runtime.forget(spec)
+    runtime.forget(spec)
+    assert not checkpoints.exists()
+
+
+def test_every_process_of_the_cluster_and_each_submission_gets_what_children_get(tmp_path: Path) -> None:
+    cluster = FlinkCluster(tmp_path, java=Path("java"), environment={"STACK_HOME": "/srv/stack"})
+    assert cluster.process_environment()["STACK_HOME"] == cluster.client_environment()["STACK_HOME"] == "/srv/stack"
+
+
+@pytest.mark.parametrize(
+    ("trace", "cause"),
+    [
+        ("", ""),
+        ("java.lang.OutOfMemoryError: Metaspace\n\tat a.b", "java.lang.OutOfMemoryError"),
+        (
+            "o.a.f.FlinkException: Global failure\n\tat a.b\nCaused by: java.lang.RuntimeException: x\n\tat c\n"
+            "Caused by: org.apache.kafka.common.errors.TopicAuthorizationException: Not authorized to access topics: [icu.ecg]\n\t... 3 more",
+            "org.apache.kafka.common.errors.TopicAuthorizationException: Not authorized to access topics: [icu.ecg]",
+        ),
+        (
+            "a.b: c\nCaused by: pemja.core.PythonException: <class 'wardstream.errors.Unavailable'>: no answer\n\tat",
+            "pemja.core.PythonException: <class 'wardstream.errors.Unavailable'>: no answer",
+        ),
+        ("a.b: c\nCaused by: java.lang.NumberFormatException: For input string: anna-svensson\n", "java.lang.NumberFormatException"),
+    ],
+)
+def test_the_reason_of_a_restart_is_its_innermost_cause_without_what_may_be_a_records(trace: str, cause: str) -> None:
+    assert root_cause(trace) == cause
 
 
 def test_a_job_continues_from_the_checkpoint_it_is_given(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from tenancy.redis_users import StoreUser, users_of
 from tenancy.topic_config import checked_config
 from tenancy.wire import AclRow
 from wardstream.errors import Invalid
+from wardstream.kafka import MOST_LETTER_BYTES, MOST_RECORD_BYTES
 from wardstream.names import DatasetName, ProjectName
 
 SPEC = TopicSpec("icu.ecg", 2, {"retention.ms": "1000"})
@@ -65,7 +66,11 @@ def test_dataset_has_records_and_dead_letters_in_broker_time() -> None:
     assert (records.name, records.partitions) == ("icu.ecg", 3)
     assert records.config == {"retention.ms": "1000", "cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}
     assert (dead_letters.name, dead_letters.partitions) == ("icu.ecg-dlq", 1)
-    assert dead_letters.config == {"retention.ms": "1000", "message.timestamp.type": "LogAppendTime"}
+    assert dead_letters.config == {
+        "retention.ms": "1000",
+        "max.message.bytes": str(MOST_LETTER_BYTES),
+        "message.timestamp.type": "LogAppendTime",
+    }
 
 
 @pytest.mark.parametrize(("config", "kept"), [({}, "-1"), ({"retention.ms": "1000"}, "1000")])
@@ -74,6 +79,13 @@ def test_records_of_a_feature_group_are_kept_for_ever_unless_it_says_otherwise(c
     dataset = Dataset(ProjectName("icu"), name, DatasetKind.FEATURE_GROUP, DatasetPermission.EDITABLE, 1, config, "icu__olga")
     assert [topic.config["retention.ms"] for topic in topics_for(dataset)] == [kept, kept]
     assert "retention.ms" not in topics_for(replace(dataset, kind=DatasetKind.TOPIC, config={}))[0].config
+
+
+def test_dead_letters_take_the_largest_record_that_a_dataset_can_take() -> None:
+    assert checked_config({"max.message.bytes": str(MOST_RECORD_BYTES)})
+    with pytest.raises(Invalid, match=str(MOST_RECORD_BYTES)):
+        checked_config({"max.message.bytes": str(MOST_RECORD_BYTES + 1)})
+    assert MOST_LETTER_BYTES > MOST_RECORD_BYTES
 
 
 def test_rows_are_created_before_others_are_deleted() -> None:
