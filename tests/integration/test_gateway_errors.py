@@ -168,7 +168,7 @@ def test_every_error_has_its_code_and_says_what_is_wrong(client: httpx.Client, p
         ("POST", f"{own}/datasets", {"json": {"name": "ecg", "config": {"retention": "1"}}}, "invalid", "retention"),
         ("PATCH", f"{own}/datasets/notes", {"json": {"permission": "everybody"}}, "invalid", "editable-by-owners"),
         ("POST", f"{own}/topics/nothing/records", {"json": {"records": [{}]}}, "not-found", "nothing"),
-        ("POST", f"{own}/topics/notes/records", {"json": {"records": {}}}, "invalid", "list"),
+        ("POST", f"{own}/topics/notes/records", {"json": {"records": {}}}, "invalid", "array"),
         ("POST", f"{own}/topics/notes/records", {"json": {"records": [0] * 10_001}}, "invalid", "10000"),
         ("POST", f"{own}/topics/apply", {"json": {"specification": "topics: {"}}, "invalid", "YAML"),
         ("POST", f"{own}/topics/plan", {"json": {"specification": "topics:\n- name: X\n"}}, "invalid", "lower-case"),
