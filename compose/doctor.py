@@ -48,12 +48,7 @@ _Answer = tuple[str, str]
 
 def _java(_: Stack) -> _Answer:
     java = parts.find_java()
-    answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=_SECONDS, check=False).stderr
-    first = next((line for line in answer.splitlines() if " version " in line), "")
-    number = first.partition('"')[2].partition(".")[0].partition('"')[0]
-    if not number.isdigit() or int(number) < 17:
-        return "failed", f"{java} is {first or 'no Java'}: version 17 or newer is needed (apt-get install openjdk-17-jre-headless)"
-    return "ok", f"{java}: {first}"
+    return "ok", f"{java}: {parts.java_version(java)}"
 
 
 def _redis(_: Stack) -> _Answer:
@@ -170,9 +165,10 @@ def _behind_a_door(path: Path, home: Path) -> bool:
 
 
 def _walls(_: Stack) -> _Answer:
+    user = "root" if os.geteuid() == 0 else "one user of this machine"
     return (
         "warning",
-        "all processes run as one user of this machine: walls between the processes are not promised, walls between projects are",
+        f"all processes run as {user}: walls between the processes are not promised, walls between projects are",
     )
 
 

@@ -1,7 +1,11 @@
 """The command `wardstream-server`: one stack on this machine."""
 
 import json
+import shutil
+import signal
+import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,9 +23,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from compose.doctor import examine
-from compose.parts import NAMES
+from compose.parts import MARK, NAMES, base_environment, import_commands
 from compose.stack import START_SECONDS, PartState, Stack
-from wardstream.errors import Invalid, WardstreamError
+from wardstream.errors import Invalid, Unavailable, WardstreamError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Start, watch and stop the platform on this machine.")
 
@@ -58,11 +62,12 @@ def up(
         url = stack.environment()["WARDSTREAM_URL"]
         link = stack.login_link()
         option = "" if home == _HOME else f" --home {quote(str(home))}"
+        server, client = escape(_called("wardstream-server")), escape(_called("wardstream"))
         # Unwrapped: an address broken over two lines cannot be opened.
         console.print(f"\n  Console      {escape(link or url + '/console/')}" + (" (opens once)" if link else ""), soft_wrap=True)
-        console.print(f'  This shell   eval "$(wardstream-server env{escape(option)})"', soft_wrap=True)
-        console.print("  Then         wardstream project list")
-        console.print(f"  Stop         wardstream-server down{escape(option)}", soft_wrap=True)
+        console.print(f'  This shell   eval "$({server} env{escape(option)})"', soft_wrap=True)
+        console.print(f"  Then         {client} project list", soft_wrap=True)
+        console.print(f"  Stop         {server} down{escape(option)}", soft_wrap=True)
 
 
 @app.command()
@@ -77,19 +82,29 @@ def down(home: Home = _HOME) -> None:
 
 @app.command()
 def prepare() -> None:
-    """Start and stop everything once, in a folder that is removed, so that later starts are quick.
+    """Do beforehand what a first start would do once: compile the processes' modules, archive the broker's classes.
 
-    Python compiles its modules and the broker archives its classes. Set-up ends with it: what does not start here
-    would not start later.
+    Set-up ends with it. The broker runs for that in a folder that is removed; where it does not start, no stack would.
     """
     console = Console(highlight=False)
+    # Ends as every error does, so that nothing that was started stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _errors(), tempfile.TemporaryDirectory(prefix="ws-prepare-", ignore_cleanup_errors=True) as folder:
         stack = Stack(Path(folder))
+        # Without the mark of this stack, whose launcher ends what it did not start itself.
+        environment = {name: value for name, value in base_environment(stack.home).items() if name != MARK}
+        compiling = [subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) for command in import_commands()]
         try:
-            stack.up(_reporter(console))
-        finally:
+            stack.up(_reporter(console), only=["kafka"])
             stack.down(_reporter(console))
-        console.print("Everything starts and stops on this machine")
+            if any(code != 0 for code in [process.wait() for process in compiling]):
+                raise Unavailable("the modules of the platform cannot be loaded, the reason stands above: run `make setup` again")
+        finally:
+            for process in compiling:
+                process.kill()
+                process.wait()
+            stack.down(_reporter(console))
+        console.print("The next start is quick")
 
 
 @app.command()
@@ -198,6 +213,15 @@ def _errors() -> Iterator[None]:
     except KeyboardInterrupt as error:
         print("interrupted; what runs already goes on, and the next `wardstream-server up` or `down` picks it up", file=sys.stderr)
         raise typer.Exit(130) from error
+
+
+def _called(command: str) -> str:
+    """Return how a shell in this folder calls our `command`: by its name where that leads to this installation, else by its path."""
+    own = Path(sysconfig.get_path("scripts")) / command
+    found = shutil.which(command)
+    if not own.exists() or (found is not None and own.samefile(found)):
+        return command
+    return quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))
 
 
 class _Reporter:

