@@ -154,7 +154,15 @@ def format_command(home: Path, jars: Path, java: Path) -> list[str]:
     """Return the command that prepares the data folder; harmless when it died half-way and runs again."""
     identity = (home / "kafka" / "cluster.id").read_text(encoding="utf-8").strip()
     # Quick compilation only: this tool lives for less than a second.
-    tool = [str(java), "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={home / 'kafka' / 'log4j2.properties'}"]
+    archive = class_archive(jars, java)
+    archived = [f"-XX:SharedArchiveFile={archive}", "-Xlog:cds*=error"] if archive.exists() else []
+    tool = [
+        str(java),
+        *archived,
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        f"-Dlog4j2.configurationFile={home / 'kafka' / 'log4j2.properties'}",
+    ]
     arguments = ["format", "-t", identity, "-c", str(home / "kafka" / "server.properties"), "--standalone", "--ignore-formatted"]
     return [*tool, "-cp", f"{jars / 'kafka'}/*", "kafka.tools.StorageTool", *arguments]
 

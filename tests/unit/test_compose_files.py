@@ -270,7 +270,9 @@ def test_first_broker_archives_its_classes_and_the_next_uses_them(tmp_path: Path
     made.write_text("classes")
     kafka.keep_class_archive(tmp_path, jars, java)
     assert not made.exists()
-    assert f"-XX:SharedArchiveFile={kafka.class_archive(jars, java)}" in kafka.run_command(tmp_path, jars, java)
+    (tmp_path / "kafka" / "cluster.id").write_text("x")
+    for command in (kafka.run_command(tmp_path, jars, java), kafka.format_command(tmp_path, jars, java)):
+        assert f"-XX:SharedArchiveFile={kafka.class_archive(jars, java)}" in command
 
 
 def test_other_jars_never_meet_an_archive_of_these(tmp_path: Path) -> None:
