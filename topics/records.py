@@ -56,14 +56,16 @@ def encode_records(records: Sequence[object], schema_id: int, schema: str) -> En
     prefix = b"\x00" + schema_id.to_bytes(4, "big")
     made = Encoded([], [], [])
     for index, record in enumerate(records):
+        out = io.BytesIO()
+        out.write(prefix)
         try:
-            fitted = _fit(parsed, record, "", names)
+            fastavro.schemaless_writer(out, written, _fit(parsed, record, "", names))
         except _DoesNotFit as error:
             made.misfits.append(Misfit(index, str(error)))
             continue
-        out = io.BytesIO()
-        out.write(prefix)
-        fastavro.schemaless_writer(out, written, fitted)
+        except RecursionError:
+            made.misfits.append(Misfit(index, "the record is nested too deeply"))
+            continue
         made.values.append(out.getvalue())
         made.rows.append(index)
     return made
@@ -87,7 +89,8 @@ def _fit(schema: Any, value: Any, where: str, names: Mapping[str, Any]) -> Any:
     if kind == "map":
         if not isinstance(value, dict):
             raise _wrong(where, "an object", value)
-        return {key: _fit(schema["values"], item, f"{where}.*", names) for key, item in value.items()}
+        inner = f"{where}.*"
+        return {_string(key, inner): _fit(schema["values"], item, inner, names) for key, item in value.items()}
     if kind == "enum":
         if value not in schema["symbols"]:
             raise _wrong(where, f"one of {', '.join(schema['symbols'][:_MOST_NAMES])}", value)

@@ -77,7 +77,8 @@ def _run(connection: duckdb.DuckDBPyConnection, request: dict[str, Any], descrip
     for number, table in enumerate(request["tables"]):
         own = descriptors[start : start + table["files"]]
         start += table["files"]
-        _register(connection, f"source_{number}", table, own)
+        # A name that no feature group can have: theirs begin with a letter.
+        _register(connection, f"_source_{number}", table, own)
     connection.execute(f"SET memory_limit = '{int(request['memory_mb'])}MB'")
     connection.execute("SET lock_configuration = true")
     reader = connection.sql(request["sql"]).to_arrow_reader(_BATCH_ROWS)

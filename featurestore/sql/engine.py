@@ -23,7 +23,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,6 +83,15 @@ class SqlAnswer:
             return reader.read_all()
 
 
+@dataclass(eq=False)
+class _Statement:
+    """One statement that waits or runs; the engine's lock guards it."""
+
+    owner: str
+    process: _Child | None = None
+    cancelled: bool = False
+
+
 class SqlEngine:
     """Runs statements that have passed the gate; thread-safe.
 
@@ -96,8 +105,7 @@ class SqlEngine:
         self._max_bytes = max_bytes
         self._turns = threading.BoundedSemaphore(slots)
         self._lock = threading.Lock()
-        self._running: dict[_Child, str] = {}
-        self._cancelled: set[_Child] = set()
+        self._statements: set[_Statement] = set()
         self._user_ids: queue.SimpleQueue[int] = queue.SimpleQueue()
         first = _USER_IDS + secrets.randbelow(_RANGES) * _RANGE
         for number in range(_RANGE):
@@ -141,29 +149,16 @@ class SqlEngine:
             raise LimitExceeded(
                 f"the tables of this statement lie in {files} files, at most {_MAX_FILES} can be read at once: compact them"
             )
-        if not self._turns.acquire(timeout=self._seconds):
-            raise LimitExceeded("too many statements run at this moment: try again later")
+        # Known before it waits for its turn: access that ends meanwhile ends it too.
+        statement = _Statement(owner)
+        with self._lock:
+            self._statements.add(statement)
         try:
-            process = self._take()
-            with self._lock:
-                self._running[process] = owner
-            started = time.monotonic()
-            try:
-                outcome, answer = process.ask(
-                    _request(sql, tables, rows, self._max_bytes, self._memory_mb), tables, self._seconds, self._max_bytes
-                )
-            finally:
-                with self._lock:
-                    self._running.pop(process, None)
-                    cancelled = process in self._cancelled
-                    self._cancelled.discard(process)
-                self._end(process)
-                # Not earlier: starting it would take the processor from the statement that somebody waits for.
-                self.prepare()
+            outcome, answer, took = self._in_turn(statement, _request(sql, tables, rows, self._max_bytes, self._memory_mb), tables)
         finally:
-            self._turns.release()
-        took = time.monotonic() - started
-        if cancelled:
+            with self._lock:
+                self._statements.discard(statement)
+        if statement.cancelled:
             answer.close()
             raise Denied("access ended while the statement ran")
         if "rows" not in outcome:
@@ -175,12 +170,40 @@ class SqlEngine:
         logger.info("statement answered", extra={"rows": outcome["rows"], "bytes": size, "seconds": round(took, 3), "files": files})
         return SqlAnswer(answer, int(outcome["rows"]), size)
 
+    def _in_turn(self, statement: _Statement, request: bytes, tables: Sequence[SqlTable]) -> tuple[Mapping[str, Any], BinaryIO, float]:
+        """Return outcome, answer and seconds of a statement that waits for its turn first."""
+        if not self._turns.acquire(timeout=self._seconds):
+            raise LimitExceeded("too many statements run at this moment: try again later")
+        try:
+            process = self._take()
+            try:
+                with self._lock:
+                    statement.process = process
+                if statement.cancelled:
+                    raise Denied("access ended before the statement ran")
+                started = time.monotonic()
+                outcome, answer = process.ask(request, tables, self._seconds, self._max_bytes)
+                return outcome, answer, time.monotonic() - started
+            finally:
+                with self._lock:
+                    statement.process = None
+                self._end(process)
+                # Not earlier: starting it would take the processor from the statement that somebody waits for.
+                self.prepare()
+        finally:
+            self._turns.release()
+
     def cancel(self, owner: str) -> int:
-        """End what runs for `owner`; returns how many statements that were."""
+        """End what runs or waits for `owner`; returns how many statements that were."""
+        return self._cancel(lambda statement: statement.owner == owner)
+
+    def _cancel(self, wanted: Callable[[_Statement], bool]) -> int:
         with self._lock:
-            found = [process for process, of in self._running.items() if of == owner]
-            self._cancelled.update(found)
-        for process in found:
+            found = [statement for statement in self._statements if wanted(statement)]
+            for statement in found:
+                statement.cancelled = True
+            processes = [statement.process for statement in found if statement.process is not None]
+        for process in processes:
             process.kill()
         return len(found)
 
@@ -189,10 +212,7 @@ class SqlEngine:
         with self._lock:
             self._closed = True
             spare, self._spare = self._spare, None
-            running = list(self._running)
-            self._cancelled.update(running)
-        for process in running:
-            process.kill()
+        self._cancel(lambda statement: True)
         if spare is not None:
             with suppress(WardstreamError):
                 self._end(spare.result())
@@ -203,17 +223,32 @@ class SqlEngine:
             if self._closed:
                 raise Unavailable("the query process is stopping")
             waiting, self._spare = self._spare or self._starter.submit(self._start), None
-        process = waiting.result()
+        process = self._started(waiting)
         if not process.alive:
             # A spare can be ended from outside, by an operator or the kernel: one more try.
             self._end(process)
-            process = self._starter.submit(self._start).result()
+            process = self._started(self._starter.submit(self._start))
         return process
 
+    def _started(self, waiting: Future[_Child]) -> _Child:
+        try:
+            return waiting.result(_START_SECONDS)
+        except TimeoutError as error:
+            waiting.add_done_callback(self._end_unwanted)
+            raise Unavailable(f"no process for the statement could be started within {_START_SECONDS:g} s") from error
+
+    def _end_unwanted(self, late: Future[_Child]) -> None:
+        if not late.cancelled() and late.exception() is None:
+            self._end(late.result())
+
     def _start(self) -> _Child:
-        return _Child(
-            self._user_ids.get() if os.geteuid() == 0 else None, memory_mb=self._memory_mb, cpu_seconds=math.ceil(self._seconds) + 30
-        )
+        user_id = self._user_ids.get() if os.geteuid() == 0 else None
+        try:
+            return _Child(user_id, memory_mb=self._memory_mb, cpu_seconds=math.ceil(self._seconds) + 30)
+        except BaseException:
+            if user_id is not None:
+                self._user_ids.put(user_id)
+            raise
 
     def _end(self, process: _Child) -> None:
         process.close()

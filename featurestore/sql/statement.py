@@ -402,7 +402,8 @@ def _bound(tree: exp.Expr, tables: Mapping[str, TableShape]) -> CheckedStatement
     # Decide for all tables first and rename afterwards: scopes are told apart by the names as written.
     plain = list(tree.find_all(exp.Table))
     decided = [(table, _cte_of(table), _shape_of(table, tables) if _cte_of(table) is None else None) for table in plain]
-    renamed = {id(cte): f"with_{number}" for number, cte in enumerate(tree.find_all(exp.CTE))}
+    # A name that no feature group can have: theirs begin with a letter.
+    renamed = {id(cte): f"_with_{number}" for number, cte in enumerate(tree.find_all(exp.CTE))}
     names = {node.name.lower() for node in tree.find_all(exp.Identifier)}
     everything = _reads_all_columns(tree)
     reads: dict[str, frozenset[str]] = {}

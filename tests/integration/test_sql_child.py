@@ -21,7 +21,7 @@ from featurestore.sql.statement import TableShape, check
 from tests.support.waiting import eventually
 from tests.unit.test_sql_statement import HOSTILE
 from wardstream.confinement import Confinement, Limits, confined
-from wardstream.errors import Denied, Invalid, LimitExceeded, WardstreamError
+from wardstream.errors import Denied, Invalid, LimitExceeded, Unavailable, WardstreamError
 
 SCHEMA = pa.schema(
     [
@@ -97,6 +97,36 @@ def test_internal_columns_and_unlisted_ones_are_not_there(engine: SqlEngine, tab
     assert engine.run("SELECT * FROM ecg_10s_1", [narrow], owner="x").table().column_names == ["bed"]
 
 
+def test_tables_that_are_called_like_our_own_names_are_read_as_themselves(engine: SqlEngine, warehouse: Path) -> None:
+    schema = pa.schema([("who", pa.string())])
+    made = {}
+    for name in ("source_1", "with_1", "z_1"):
+        path = warehouse / f"{name}.parquet"
+        pq.write_table(pa.table({"who": [name]}, schema), path)
+        made[name] = SqlTable(name, (path,), schema, ("who",))
+    shapes = {name.removesuffix("_1"): TableShape(name, ("who",)) for name in made} | {name: TableShape(name, ("who",)) for name in made}
+    for sql, wanted in (
+        ("SELECT a.who, z.who AS other FROM source_1 a, z_1 z", ["source_1", "z_1"]),
+        ("WITH x AS (SELECT 'x' AS who), y AS (SELECT 'y' AS who) SELECT w.who, x.who AS other FROM with_1 w, x, y", ["with_1", "x"]),
+    ):
+        checked = check(sql, shapes)
+        answer = engine.run(checked.sql, [made[name] for name in sorted(checked.reads)], owner="x").table()
+        assert list(answer.to_pylist()[0].values()) == wanted
+
+
+def test_processes_that_cannot_be_started_cost_no_later_statement() -> None:
+    # Too little memory for Python itself.
+    engine = SqlEngine(seconds=20, memory_mb=8, max_rows=100, slots=1)
+    try:
+        for _ in range(20):
+            with pytest.raises(Unavailable):
+                engine.run("SELECT 1 AS x", [], owner="x")
+        engine._memory_mb = 3072
+        assert engine.run("SELECT 1 AS x", [], owner="x").table()["x"].to_pylist() == [1]
+    finally:
+        engine.close()
+
+
 def test_times_come_back_in_utc_with_microseconds(engine: SqlEngine, table: SqlTable) -> None:
     found = engine.run("SELECT min(event_time) AS first FROM ecg_10s_1", [table], owner="x").table()
     assert found.schema.field("first").type == pa.timestamp("us", "UTC")
@@ -118,7 +148,7 @@ def test_times_come_back_in_utc_with_microseconds(engine: SqlEngine, table: SqlT
 def test_errors_are_ours_and_name_no_value_and_no_other_name(engine: SqlEngine, table: SqlTable, sql: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as refusal:
         engine.run(sql, [table], owner="x")
-    for hint in ("Did you mean", "Candidate", "bed0", "source_0", "LINE 1"):
+    for hint in ("Did you mean", "Candidate", "bed0", "_source_0", "LINE 1"):
         assert hint not in refusal.value.message
 
 

@@ -35,8 +35,8 @@ names = st.sampled_from(
         '"x""y"',
         '"/etc/passwd"',
         "'x.parquet'",
-        "source_0",
-        "with_0",
+        "_source_0",
+        "_with_0",
         "user",
         "current_user",
         "pragma_database_list",
@@ -179,7 +179,7 @@ def never_names_what_is_not_listed(sql: str) -> None:
     tree = trees[0]
     assert tree is not None
     with_names = {cte.alias for cte in tree.find_all(exp.CTE)}
-    assert all(re.fullmatch(r"with_\d+", name) for name in with_names)
+    assert all(re.fullmatch(r"_with_\d+", name) for name in with_names)
     for node in tree.find_all(exp.Table):
         assert isinstance(node.this, exp.Identifier)
         assert not node.db
@@ -192,13 +192,13 @@ def never_names_what_is_not_listed(sql: str) -> None:
             assert part.args["quoted"]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(statements)
 def test_what_passes_the_gate_names_no_unlisted_table_or_function(sql: str) -> None:
     never_names_what_is_not_listed(sql)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(HOSTILE), st.data())
 def test_hostile_statements_with_a_piece_cut_out_or_put_in_name_nothing_unlisted(sql: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(sql)))
@@ -220,7 +220,8 @@ def test_any_text_is_answered_with_an_error_of_ours_or_a_checked_statement(text:
 def test_the_grammar_produces_statements_that_pass() -> None:
     passed = 0
 
-    @settings(max_examples=300, deadline=None, database=None)
+    # The same statements each time: how many of them pass is a fact about the grammar, not about luck.
+    @settings(max_examples=150, deadline=None, derandomize=True)
     @given(statements)
     def count(sql: str) -> None:
         nonlocal passed

@@ -289,7 +289,9 @@ HIDDEN = [
     "SELECT * FROM duckdb_views",
     "SELECT * FROM pragma_database_list",
     "SELECT * FROM source_0",
+    "SELECT * FROM _source_0",
     "SELECT * FROM with_0",
+    "SELECT * FROM _with_0",
     "SELECT * FROM sys",
     "SELECT * FROM __main__",
     "SELECT * FROM ecg_10s, secret",
@@ -370,7 +372,7 @@ def test_names_are_bound_to_what_is_registered() -> None:
 
 def test_with_names_are_replaced_so_that_they_can_mean_nothing_else() -> None:
     checked = check("WITH duckdb_views AS (SELECT 1 AS x) SELECT x FROM duckdb_views", TABLES)
-    assert checked.sql == 'WITH "with_0" AS (SELECT 1 AS "x") SELECT "x" FROM "with_0" AS "duckdb_views"'
+    assert checked.sql == 'WITH "_with_0" AS (SELECT 1 AS "x") SELECT "x" FROM "_with_0" AS "duckdb_views"'
 
 
 def test_words_that_the_engine_would_call_as_functions_become_columns() -> None:

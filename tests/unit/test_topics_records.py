@@ -135,3 +135,18 @@ def test_fields_are_named_when_missing_or_unknown() -> None:
 def test_a_schema_that_cannot_be_used_is_said() -> None:
     with pytest.raises(Invalid, match="schema id 7"):
         encode_records([], 7, '{"type":"record"}')
+
+
+def test_a_record_without_end_and_a_broken_key_cost_no_other_record() -> None:
+    schema = schema_of(
+        {"type": "map", "values": ["null", {"type": "record", "name": "I", "fields": [{"name": "next", "type": ["null", "I"]}]}]}
+    )
+    deep: dict[str, Any] = {"next": None}
+    for _ in range(3000):
+        deep = {"next": deep}
+    made = encode_records([{"f": {"a": deep}}, {"f": {"\ud800": None}}, {"f": {"a": None}}], 1, schema)
+    assert made.rows == [2]
+    assert [(each.index, each.reason) for each in made.misfits] == [
+        (0, "the record is nested too deeply"),
+        (1, "f.*: text with half of a surrogate pair"),
+    ]

@@ -76,3 +76,18 @@ def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(Invalid) as refusal:
         load("topics: [{name: A, partitions: 0}, {name: ecg, x: 1}]")
     assert refusal.value.message.count(";") >= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("x: &a [1, 1]\ntopics: [*a, *a]", "line 2, column 10: aliases"),
+        ("topics: [{name: ecg, config: {x: 2026-13-45}}]", "date or number that does not exist"),
+        (f"topics: [{{name: ecg, partitions: {'9' * 5000}}}]", "date or number that does not exist"),
+        (f"topics: {'[' * 900}{']' * 900}", "nested too deeply"),
+        (f"topics: [{{name: ecg, schema: '{'[' * 5000}{']' * 5000}'}}]", "schema is"),
+    ],
+)
+def test_a_text_made_to_be_expensive_is_refused_with_its_reason(text: str, complaint: str) -> None:
+    with pytest.raises(Invalid, match=complaint):
+        load(text)
