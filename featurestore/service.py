@@ -27,8 +27,9 @@ from featurestore.model import FeatureGroup, group_from_document
 from featurestore.offline.asof import point_in_time_join
 from featurestore.offline.engine import define_stored, engine, listed
 from featurestore.offline.table import NEWEST_FIRST, OfflineTable, deduplicated_sql
-from featurestore.online.store import OnlineStore, OnlineVectors, Selection, read_vectors
+from featurestore.online.store import OnlineVectors, Selection, read_vectors
 from featurestore.repository import GroupState, Repository, StoredGroup, TrainingDataset
+from featurestore.sink import MarkedStore, remove_online
 from featurestore.sql.engine import SqlAnswer, SqlEngine, SqlTable
 from featurestore.sql.statement import TableShape, check
 from featurestore.training import PinnedTable, TrainingSpec, snapshot, sources
@@ -125,7 +126,7 @@ class TrainingData:
 class OnlineStores(Protocol):
     """Where the newest rows of each project are."""
 
-    def of(self, project: ProjectName) -> OnlineStore:
+    def of(self, project: ProjectName) -> MarkedStore:
         """Return the project's store, shut into its own keys; raises `Unavailable`."""
         ...
 
@@ -201,9 +202,10 @@ class FeatureStoreService:
         return replace(stored, state=GroupState.ACTIVE)
 
     def delete_group(self, caller: Caller, project: str, name: str, version: int) -> None:
-        """Remove a group with its topic, subject and table; a deletion that was interrupted is finished by another one.
+        """Remove a group with its topic, subject, online rows and table; a deletion that was interrupted is finished by another one.
 
-        Its online rows cannot be read from then on; they leave the store with their entity's next rewrite or its expiry.
+        Raises `Unavailable` when a store is away. Not promised: that online rows go whose records had not reached the table,
+        which takes seconds; they cannot be read.
         """
         owner = self._project(caller, project, Action.DATASET_LIST)
         stored = self._group(caller, owner, name, version, Action.DATASET_DELETE, states=(GroupState.ACTIVE, GroupState.DELETING))
@@ -213,6 +215,9 @@ class FeatureStoreService:
         with suppress(SubjectNotFound):
             dataset = replace(stored.dataset, permission=DatasetPermission.EDITABLE)
             self._registry.delete_subject(caller.principal, value_subject(group.topic), dataset=dataset)
+        if group.online_enabled:
+            # Before the table, which alone says whose rows there are.
+            remove_online(OfflineTable(self._warehouse, group), self._online.of(owner))
         with self._lock:
             self._tables.pop((owner, group.dataset), None)
         shutil.rmtree(self._warehouse / owner / group.dataset, ignore_errors=True)

@@ -52,6 +52,22 @@ def test_online_rows_that_were_lost_are_there_again_though_no_record_comes(stack
     assert (found["difference"], found["online_rows"], found["online_equal"]) == (0, 2, True)
 
 
+def test_online_rows_of_a_deleted_group_leave_the_store(stack: RunningStack) -> None:
+    table = new_table(stack)
+    kept = table.project.owner.project.get_feature_store().create_feature_group(
+        "kept", primary_key=["patient"], event_time="at", features=table.group.features
+    )
+    for group in (table.group, kept):
+        group.insert(rows([1, 2], minute=0), wait=True)
+    client, pseudonyms = store_of(table)
+    keys = [key.decode() for key in pseudonyms.online_keys("patient", [("p1",), ("p2",)])]
+    assert all(client.hget(key, "vitals_1") for key in keys)
+    table.group.delete()
+    assert [client.hget(key, "vitals_1") for key in keys] == [None, None]
+    assert client.hget(f"p:{{{table.project.name}}}:marks", "vitals_1") is None
+    assert all(client.hget(key, "kept_1") for key in keys)
+
+
 def test_records_that_the_topic_lost_are_named_and_the_others_go_on(stack: RunningStack) -> None:
     table = new_table(stack, partitions=1)
     table.insert(rows([1, 2], minute=0))
