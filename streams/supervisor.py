@@ -213,6 +213,8 @@ class _Keeper:
                     self._stop_unit()
                     return None
         except WardstreamError as error:
+            if error.details:
+                logger.warning("more of why a unit fell", extra={"unit": self._unit.key, **error.details})
             return _Failure(error.message, away=not started and isinstance(error, Unavailable))
         except Exception:
             # The thread must live: whatever was wrong may be right at the next start.

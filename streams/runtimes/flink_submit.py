@@ -20,7 +20,7 @@ def submit(request: dict[str, Any]) -> str:
     # PyFlink's compiled modules are built against an older beam; fields were only added to these classes.
     warnings.filterwarnings("ignore", message=".*size changed, may indicate binary incompatibility")
     from pyflink.common import Configuration
-    from pyflink.datastream import StreamExecutionEnvironment
+    from pyflink.datastream import DataStream, StreamExecutionEnvironment
     from pyflink.java_gateway import get_gateway
     from pyflink.table import Schema, StreamTableEnvironment
 
@@ -41,9 +41,14 @@ def submit(request: dict[str, Any]) -> str:
     timed = Schema.new_builder().column_by_expression("et", "TO_TIMESTAMP_LTZ(d.ws_event_ms, 3)").watermark("et", wanted.watermark).build()
     tables.create_temporary_view("decoded", tables.from_data_stream(decoded, timed))
     judged = tables.to_data_stream(tables.sql_query(wanted.judged))
-    # Dealt out anew: from here on a subtask knows the watermarks of all partitions, and none is ahead of the windows behind it.
+    # From here on one subtask, which knows the watermarks of all partitions. Behind it records, watermarks and idleness keep their
+    # order: with several, one that wakes from idleness moves the windows on while another's records are still under way, and
+    # Flink drops those without a word.
+    made.setParallelism(1)
+    merged = DataStream(getattr(judged._j_data_stream, "global")())
+    merged._j_data_stream.getTransformation().setParallelism(1)
     onward = Schema.new_builder().watermark("et", "SOURCE_WATERMARK()").build()
-    tables.create_temporary_view("merged", tables.from_data_stream(judged.rebalance(), onward))
+    tables.create_temporary_view("merged", tables.from_data_stream(merged, onward))
     for name, query in wanted.views:
         tables.create_temporary_view(name, tables.sql_query(query))
     inserts = tables.create_statement_set()
