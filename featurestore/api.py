@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from featurestore.arrow_body import arrow_table
 from featurestore.models.api import public as models_public
 from featurestore.repository import StoredGroup, TrainingDataset
 from featurestore.service import Caller, FeatureStoreService, OnlineRequest, OnlineRows, Progress, RowStream
@@ -315,7 +316,7 @@ def training_data(
     """Return the spine's rows in their order with the features; the header X-Wardstream-Snapshot names the table versions."""
     wanted = _spec(spec)
     found = service.training_data(
-        asking, project, training_spec(wanted.label_time, [each.model_dump() for each in wanted.features]), _table(spine)
+        asking, project, training_spec(wanted.label_time, [each.model_dump() for each in wanted.features]), arrow_table(spine)
     )
     snapshot = {"id": found.dataset.id, "tables": dict(found.dataset.snapshot)}
     return _arrow(found.rows, headers={SNAPSHOT_HEADER: orjson.dumps(snapshot).decode()})
@@ -387,14 +388,6 @@ def _spec(text: str) -> TrainingSpecBody:
         return TrainingSpecBody.model_validate_json(text)
     except ValueError as error:
         raise Invalid('spec must be JSON such as {"label_time": "t", "features": [{"group": "g", "version": 1}]}') from error
-
-
-def _table(body: bytes) -> pa.Table:
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-            return reader.read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise Invalid(f"the body must be one Arrow IPC stream ({ARROW_STREAM})") from error
 
 
 def _arrow(found: RowStream, *, headers: Mapping[str, str] | None = None) -> StreamingResponse:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import pyarrow as pa
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
+from featurestore.arrow_body import arrow_table
 from gateway.authentication import Caller
 from gateway.routes.platform import caller
 from gateway.rows import RowWriter, Written
-from wardstream.errors import Invalid
 
 router = APIRouter(prefix="/api/v1", tags=["feature groups"])
 
@@ -57,7 +56,7 @@ async def write_rows(
     timeout: Annotated[float, Query(gt=0, le=300, description="seconds to wait for both stores")] = 60.0,
 ) -> WrittenAnswer:
     """Produce the rows in the caller's name; rows that do not fit come back with their reason."""
-    table = await run_in_threadpool(_table, await request.body())
+    table = await run_in_threadpool(arrow_table, await request.body())
     return answer(await rows.rows(found, project, group, version, table, wait_seconds=timeout if wait else 0.0))
 
 
@@ -65,14 +64,3 @@ def answer(written: Written) -> WrittenAnswer:
     """Return the answer's model."""
     rejected = [Rejected(index=index, reason=reason) for index, reason in written.rejected]
     return WrittenAnswer(accepted=written.accepted, rejected=rejected, materialised=written.materialised)
-
-
-def _table(content: bytes) -> pa.Table:
-    """Return the table; its buffers are checked whole, since Arrow trusts lengths and offsets that a stranger wrote."""
-    try:
-        with pa.ipc.open_stream(content) as reader:
-            table = reader.read_all()
-        table.validate(full=True)
-        return table
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"the body must be an Arrow IPC stream ({_ARROW})") from error
