@@ -24,6 +24,8 @@ OFFSET = "_offset"
 # Avro names, SQL columns and Parquet fields in one; 63 is what most databases take.
 _FEATURE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MOST_FEATURES = 2000
+# Seconds: three centuries; DuckDB takes no interval of 10^13.
+MOST_TTL_SECONDS = 10**10
 _UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
 
 
@@ -120,8 +122,10 @@ class FeatureGroup:
                 raise Invalid(f"the primary key {key[:70]!a} must be one of the features, of type {', '.join(_KEY_TYPES)}")
         if types.get(self.event_time) is not FeatureType.TIMESTAMP:
             raise Invalid(f"the event time {self.event_time[:70]!a} must be one of the features, of type timestamp")
-        if self.ttl_seconds is not None and self.ttl_seconds < 1:
-            raise Invalid(f"ttl_seconds must be at least 1, got {self.ttl_seconds}; leave it out for rows that never grow old")
+        if self.ttl_seconds is not None and not 1 <= self.ttl_seconds <= MOST_TTL_SECONDS:
+            raise Invalid(
+                f"ttl_seconds must be at least 1 and at most {MOST_TTL_SECONDS}, got {self.ttl_seconds}; leave it out for rows that never grow old"
+            )
 
     @property
     def dataset(self) -> DatasetName:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurestore.model import FeatureGroup
+from featurestore.model import MOST_TTL_SECONDS, FeatureGroup
 from featurestore.offline.asof import AsOfSource
 from wardstream.errors import Invalid
 from wardstream.names import GroupName, parse_group
@@ -42,8 +42,8 @@ class TrainingSpec:
         if not 0 < len(self.features) <= _MOST_GROUPS:
             raise Invalid(f"training data take features of 1 to {_MOST_GROUPS} feature groups, got {len(self.features)}")
         for selected in self.features:
-            if selected.ttl_seconds is not None and selected.ttl_seconds < 1:
-                raise Invalid(f"ttl_seconds must be at least 1, got {selected.ttl_seconds}")
+            if selected.ttl_seconds is not None and not 1 <= selected.ttl_seconds <= MOST_TTL_SECONDS:
+                raise Invalid(f"ttl_seconds must be at least 1 and at most {MOST_TTL_SECONDS}, got {selected.ttl_seconds}")
 
     def document(self) -> list[dict[str, Any]]:
         """Return the selections as JSON values."""

@@ -86,8 +86,11 @@ def checked_entities(groups: Sequence[FeatureGroup], entities: Mapping[str, Sequ
         try:
             # Through Arrow, so that 7 and 7.0 or "7" mean the same thing here as in the records.
             column = pa.array(list(entities[key])).cast(types[key])
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
             raise Invalid(f"the entities' {key} must be {types[key]}") from error
+        except UnicodeEncodeError:
+            # Without the cause, which holds the text.
+            raise Invalid(f"the entities' {key} must be whole Unicode characters; it has half of a surrogate pair") from None
         if column.null_count:
             raise Invalid(f"the entities' {key} has nulls; a key has none")
         checked[key] = column.to_pylist()

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.model import Feature, FeatureGroup, FeatureType
+from featurestore.model import MOST_TTL_SECONDS, Feature, FeatureGroup, FeatureType
 from featurestore.offline.asof import AsOfSource, point_in_time_join
+from featurestore.training import training_spec
 from wardstream.errors import Invalid
 from wardstream.names import GroupName, ProjectName
 
@@ -89,3 +90,13 @@ def test_a_spine_that_does_not_fit_is_refused_with_what_would_be_right(
 ) -> None:
     with pytest.raises(Invalid, match=hint):
         point_in_time_join(pa.table(spine), [source], "at")
+
+
+def test_the_longest_ttl_is_one_that_the_join_takes(tmp_path: Path) -> None:
+    files = stored(tmp_path, PATIENT, [("p", NOON, 60)])
+    spine = pa.table({"patient": ["p"], "at": [NOON]})
+    found = point_in_time_join(spine, [AsOfSource(files, PATIENT, ("pulse",), ttl_seconds=MOST_TTL_SECONDS)], "at").read_all()
+    assert found["pulse"].to_pylist() == [60]
+    for wrong in (0, MOST_TTL_SECONDS + 1):
+        with pytest.raises(Invalid, match="at least 1 and at most 10000000000"):
+            training_spec("at", [{"group": "patient", "version": 1, "ttl_seconds": wrong}])

@@ -65,6 +65,7 @@ def test_fingerprint_follows_the_layout_and_nothing_else() -> None:
         ({"primary_key": ("heart_rate",)}, "of type string, int, bigint"),
         ({"event_time": "bed"}, "of type timestamp"),
         ({"ttl_seconds": 0}, "at least 1"),
+        ({"ttl_seconds": 10**10 + 1}, "at most 10000000000"),
     ],
 )
 def test_an_inconsistent_group_is_refused_with_what_would_be_right(change: dict[str, Any], hint: str) -> None:

@@ -75,6 +75,9 @@ def test_entities_are_checked_before_the_store_is_asked() -> None:
         ({"patient": ["p"], "bed": ["x"]}, "bed must be int32"),
         ({"patient": [None], "bed": [1]}, "patient has nulls"),
         ({"patient": ["p", "q"], "bed": [1]}, "equally long"),
+        ({"patient": ["p"], "bed": [2**70]}, "bed must be int32"),
+        ({"patient": [2**70], "bed": [1]}, "patient must be string"),
+        ({"patient": ["\ud800"], "bed": [1]}, "patient must be whole Unicode"),
     ]
     for entities, hint in wrong:
         with pytest.raises(Invalid, match=hint):
