@@ -21,8 +21,8 @@ from tenancy.service import DatasetState as State
 from tenancy.service import MemberAdded as Added
 from tenancy.service import TenancyService
 from wardstream.clock import Clock
-from wardstream.errors import Denied, Invalid, Unauthenticated
-from wardstream.names import DatasetName, parse_any_dataset, parse_dataset, parse_group, parse_member, parse_project
+from wardstream.errors import Conflict, Denied, Invalid, Unauthenticated
+from wardstream.names import DatasetName, parse_any_dataset, parse_dataset, parse_group, parse_member, parse_project, split_group_dataset
 from wardstream.server import peer_name
 
 public = APIRouter(prefix="/v1")
@@ -440,8 +440,10 @@ def list_datasets(project: str, principal: Caller, service: Service) -> list[Dat
 
 
 @public.post("/projects/{project}/datasets", name="create-dataset", summary="Make a dataset with its topics and rights", status_code=201)
-def create_dataset(project: str, body: CreateDataset, principal: Caller, service: Service) -> DatasetState:
+def create_dataset(project: str, body: CreateDataset, principal: Caller, service: Service, request: Request) -> DatasetState:
     """Repeating it with the same values changes nothing."""
+    if body.kind is DatasetKind.FEATURE_GROUP:
+        _only_by_the_feature_store(request, body.name)
     made = service.create_dataset(
         principal,
         parse_project(project),
@@ -469,10 +471,18 @@ def alter_dataset(project: str, dataset: str, body: AlterDataset, principal: Cal
 
 
 @public.delete("/projects/{project}/datasets/{dataset}", name="delete-dataset", summary="Delete a dataset with its topics")
-def delete_dataset(project: str, dataset: str, principal: Caller, service: Service) -> DatasetDeleted:
+def delete_dataset(project: str, dataset: str, principal: Caller, service: Service, request: Request) -> DatasetDeleted:
     """Its records are gone for good."""
+    if split_group_dataset(parse_any_dataset(dataset)) is not None:
+        _only_by_the_feature_store(request, dataset)
     done = service.delete_dataset(principal, parse_project(project), parse_any_dataset(dataset))
     return DatasetDeleted(settled=done.settled, seconds=done.seconds)
+
+
+def _only_by_the_feature_store(request: Request, dataset: str) -> None:
+    """A feature group is more than its topic: table, online rows and schema come and go with it."""
+    if peer_name(request) != "ws-query":
+        raise Conflict(f"{dataset} is a feature group's: make and delete the feature group, and its topic follows")
 
 
 # Audit
@@ -484,9 +494,9 @@ def list_audit(
     service: Service,
     project: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int | None, Query(ge=0)] = None,
 ) -> list[AuditEntryState]:
-    """Entries after number `after`, in the order they were written: a project's to its owners, all to an administrator."""
+    """The newest entries, or those after number `after`, oldest first: a project's to its owners, all to an administrator."""
     found = service.audit_entries(principal, parse_project(project) if project is not None else None, limit=limit, after=after)
     return [_entry(entry) for entry in found]
 

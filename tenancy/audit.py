@@ -113,5 +113,5 @@ def verify(entries: Iterable[AuditEntry], head: Head) -> Verification:
             return Verification(before.sequence, intact=False, broken_at=before.sequence + 1)
         before = Head(entry.sequence, entry.hash)
     if before != head:
-        return Verification(before.sequence, intact=False, broken_at=before.sequence + 1)
+        return Verification(before.sequence, intact=False, broken_at=min(before.sequence, head.sequence) + 1)
     return Verification(before.sequence, intact=True, broken_at=None)

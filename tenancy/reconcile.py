@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tenancy.acls import MARKER, AclBinding, acl_bindings_for, platform_bindings
@@ -34,7 +35,7 @@ from tenancy.redis_users import OnlineStoreUsers, users_of
 from tenancy.repository import Existence, Repository, Step, StoredDataset, StoredInternal, topics_of
 from tenancy.wire import AclRow
 from wardstream.clock import Clock
-from wardstream.errors import Unavailable, WardstreamError
+from wardstream.errors import Invalid, Unavailable, WardstreamError
 from wardstream.names import ProjectName
 
 logger = logging.getLogger(__name__)
@@ -101,17 +102,24 @@ class Reconciler:
     def settle(self, project: ProjectName) -> Settlement:
         """Carry everything about `project` out, and return when every broker shows it or `settle_seconds` are over.
 
-        Raises `Unavailable` when broker or online store do not answer; the next run finishes what was begun.
+        Raises `Unavailable` when broker or online store do not answer; the next run finishes what was begun. Rights are settled
+        also where a topic cannot be made or changed; then that is raised.
         """
         start = time.monotonic()
         deadline = start + self._settle_seconds
         self._broker.addresses()  # soon known when nobody answers; what follows would wait longer
-        self._topics(project, platform=False)
+        refused: Invalid | None = None
+        try:
+            self._topics(project, platform=False)
+        except Invalid as error:
+            refused = error
         going = self._going(project)
         settled = self._rows(project, deadline)
         if settled:
             self._deletions(going)
         self._put_users(project)
+        if refused is not None:
+            raise refused
         return Settlement(settled, time.monotonic() - start)
 
     def everything(self) -> Settlement:
@@ -166,14 +174,20 @@ class Reconciler:
         changes = plan_topics(wanted, found)
         if not changes:
             return found
-        self._broker.create_topics(
-            (change.topic.name, change.topic.partitions, change.topic.config) for change in changes if isinstance(change, CreateTopic)
-        )
-        for change in changes:
-            if isinstance(change, AddPartitions):
-                self._broker.add_partitions(change.name, change.total)
-            elif isinstance(change, AlterConfig):
-                self._broker.alter_config(change.name, change.set_to, change.remove)
+        missing = [change.topic for change in changes if isinstance(change, CreateTopic)]
+        parts: list[Callable[[], None]] = [
+            lambda: self._broker.create_topics((each.name, each.partitions, each.config) for each in missing)
+        ]
+        parts += [partial(self._alter, change) for change in changes if not isinstance(change, CreateTopic)]
+        refused: Invalid | None = None
+        for part in parts:
+            try:
+                part()
+            except Invalid as error:
+                # One change that the broker refuses keeps no other from being made.
+                refused = error
+        if refused is not None:
+            raise refused
         # A broker answers before its own listing shows what it made; look until it does.
         deadline = time.monotonic() + self._settle_seconds
         while plan_topics(wanted, found := self._broker.topics(names)):
@@ -182,6 +196,12 @@ class Reconciler:
             time.sleep(_LOOK_AGAIN_SECONDS)
         logger.info("topics changed", extra={"changes": len(changes)})
         return found
+
+    def _alter(self, change: AddPartitions | AlterConfig) -> None:
+        if isinstance(change, AddPartitions):
+            self._broker.add_partitions(change.name, change.total)
+        else:
+            self._broker.alter_config(change.name, change.set_to, change.remove)
 
     def _going(self, project: ProjectName | None) -> _Going:
         """Return what is to be deleted; asked before rows are planned, so that their rows are gone when they go."""
@@ -263,13 +283,17 @@ class Reconciler:
             logger.info("rows changed", extra={"acl_created": created, "acl_deleted": deleted, "project": project})
             if project is None:
                 self._tell_drift(created, deleted)
-        return self._shown(rights, asked, deadline, seen=not changes and len(addresses) == 1)
+        return self._shown(project, asked, deadline, seen=not changes and len(addresses) == 1)
 
-    def _shown(self, rights: _Rights, asked: Collection[str | None], deadline: float, *, seen: bool) -> bool:
-        def equal(rows: frozenset[AclRow]) -> bool:
-            return not plan_rows(rights.rows, rows, leave=rights.leave)
-
+    def _shown(self, project: ProjectName | None, asked: Collection[str | None], deadline: float, *, seen: bool) -> bool:
         while not seen:
+            # Anew at each look: what somebody else changes meanwhile is right too. Whoever came meanwhile is waited for by others.
+            rights = self._wanted(project)
+            wanted = rights.rows if project is None else frozenset(row for row in rights.rows if row.principal in asked)
+
+            def equal(rows: frozenset[AclRow], wanted: frozenset[AclRow] = wanted, leave: frozenset[str] = rights.leave) -> bool:
+                return not plan_rows(wanted, rows, leave=leave)
+
             seen = all(self._broker.everywhere(lambda address: equal(self._broker.acl_rows(address, tuple(asked)))))
             if not seen:
                 if time.monotonic() > deadline:

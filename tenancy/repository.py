@@ -340,9 +340,17 @@ class Transaction:
         for row in self._connection.execute(query):
             yield AuditEntry(**row._mapping)
 
-    def count_audit_entries(self) -> int:
-        """Return how many entries there are."""
-        return self._connection.execute(select(func.count()).select_from(tables.audit_entries)).scalar_one()
+    def newest_audit_entries(self, *, project: ProjectName | None, limit: int) -> list[AuditEntry]:
+        """Return the last `limit` entries in the order they were written, of one project or of all."""
+        table = tables.audit_entries
+        query = select(table).order_by(table.c.sequence.desc()).limit(limit)
+        if project is not None:
+            query = query.where(table.c.project == project)
+        return [AuditEntry(**row._mapping) for row in self._connection.execute(query)][::-1]
+
+    def last_audit_sequence(self) -> int:
+        """Return the largest number of an entry, 0 where there is none; the head says the same unless somebody meddled."""
+        return self._connection.execute(select(func.max(tables.audit_entries.c.sequence))).scalar_one() or 0
 
     # Facts
 

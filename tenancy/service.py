@@ -34,7 +34,17 @@ from tenancy.repository import Existence, Repository, Revocation, Step, StoredDa
 from tenancy.revocation import Revoker
 from tenancy.topic_config import checked_config
 from wardstream.clock import Clock
-from wardstream.errors import Conflict, Denied, Invalid, LimitExceeded, NotFound, Unauthenticated, Unavailable, UnsafeChange
+from wardstream.errors import (
+    Conflict,
+    Denied,
+    Invalid,
+    LimitExceeded,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    UnsafeChange,
+    WardstreamError,
+)
 from wardstream.names import DatasetName, MemberName, ProjectName, internal_prefix, parse_dataset, split_group_dataset
 
 logger = logging.getLogger(__name__)
@@ -403,10 +413,12 @@ class TenancyService:
         try:
             self._settle(project)
         except Invalid:
-            # The broker refuses what our own checks let pass: nothing of it must stay.
-            with self._repository.transaction() as tenancy:
-                tenancy.begin_deletion(project, name)
-            self._settle_if_possible(project)
+            # The broker refuses what our own checks let pass: nothing of it must stay. What was there before, stays.
+            if before is None:
+                with self._repository.transaction() as tenancy:
+                    tenancy.begin_deletion(project, name)
+                    tenancy.audit(_event(principal, Action.DATASET_DELETE, project, name, kind=kind, why="the broker refuses it"), now)
+                self._settle_if_possible(project)
             raise
         return self._dataset_state(project, name)
 
@@ -448,7 +460,15 @@ class TenancyService:
                 ),
                 now,
             )
-        self._settle(project)
+        try:
+            self._settle(project)
+        except Invalid:
+            # The broker refuses what our own checks let pass: left so, nothing of the project could be settled any more.
+            with self._repository.transaction() as tenancy:
+                tenancy.alter_dataset(before)
+                tenancy.audit(_event(principal, Action.DATASET_ALTER, project, name, why="taken back: the broker refuses it"), now)
+            self._settle_if_possible(project)
+            raise
         return self._dataset_state(project, name)
 
     def delete_dataset(self, principal: Principal, project: ProjectName, name: DatasetName) -> Settlement:
@@ -472,8 +492,11 @@ class TenancyService:
 
     # Audit
 
-    def audit_entries(self, principal: Principal, project: ProjectName | None, *, limit: int, after: int) -> list[AuditEntry]:
-        """Return entries after number `after`: of a project to its owners, of everything to an administrator."""
+    def audit_entries(self, principal: Principal, project: ProjectName | None, *, limit: int, after: int | None) -> list[AuditEntry]:
+        """Return entries, oldest first: of a project to its owners, of everything to an administrator.
+
+        The first `limit` after number `after`; without it the newest.
+        """
         asked = project if project is not None or principal.kind is PrincipalKind.ADMINISTRATOR else principal.project
         with self._repository.transaction() as tenancy:
             self._current(tenancy, principal)
@@ -481,6 +504,8 @@ class TenancyService:
                 require(decide(principal, Action.AUDIT_READ))
             else:
                 self._project(tenancy, principal, Action.AUDIT_READ, asked)
+            if after is None:
+                return tenancy.newest_audit_entries(project=asked, limit=limit)
             return list(tenancy.audit_entries(project=asked, after=after, limit=limit))
 
     def verify_audit(self, principal: Principal) -> Verification:
@@ -488,8 +513,9 @@ class TenancyService:
         require(decide(principal, Action.AUDIT_READ, project=principal.project))
         with self._repository.transaction() as tenancy:
             self._current(tenancy, principal)
-            head = tenancy.audit_head()
-        return audit.verify(self._entries(head.sequence), head)
+            head, last = tenancy.audit_head(), tenancy.last_audit_sequence()
+        # Entries behind the head were added, or the head was set back: read them too, so that the check falls over them.
+        return audit.verify(self._entries(max(head.sequence, last)), head)
 
     def _entries(self, last: int) -> Iterator[AuditEntry]:
         """Yield all entries in short transactions, so that nobody who changes something waits for a long check."""
@@ -586,7 +612,7 @@ class TenancyService:
     def _settle_if_possible(self, project: ProjectName) -> Settlement:
         try:
             return self._reconciler.settle(project)
-        except Unavailable as error:
+        except WardstreamError as error:
             logger.warning("a change waits for broker or online store", extra={"project": project, "reason": error.message})
             return Settlement(settled=False, seconds=0.0)
 

@@ -59,7 +59,17 @@ def checked_config(config: Mapping[str, str]) -> dict[str, str]:
         elif (right := check(value)) is not None:
             faults.append(f"{key} must be {right}")
         else:
-            kept[key] = value
+            kept[key] = _canonical(value)
+    if not faults and int(kept.get("min.compaction.lag.ms", 0)) > int(kept.get("max.compaction.lag.ms", _FOREVER)):
+        faults.append("min.compaction.lag.ms must not be larger than max.compaction.lag.ms")
     if faults:
         raise Invalid("; ".join(faults))
     return kept
+
+
+def _canonical(value: str) -> str:
+    """Numbers as the broker writes them, so that what is wanted and what is found can be equal."""
+    try:
+        return str(int(value))
+    except ValueError:
+        return value

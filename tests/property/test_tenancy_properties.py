@@ -186,6 +186,15 @@ def test_chain_as_written_is_intact(happened: list[AuditEvent]) -> None:
     assert verify(entries, head).intact
 
 
+@given(st.lists(events, min_size=2), st.data())
+def test_head_that_was_removed_or_set_back_is_found(happened: list[AuditEvent], data: st.DataObject) -> None:
+    entries, _ = chain(happened)
+    kept = data.draw(st.integers(0, len(entries) - 1))
+    head = Head(kept, entries[kept - 1].hash) if kept else Head(0, FIRST_HASH)
+    found = verify(entries, head)
+    assert (found.intact, found.broken_at) == (False, kept + 1)
+
+
 @given(st.lists(events, min_size=1), st.data())
 def test_edited_entry_is_found_at_its_place(happened: list[AuditEvent], data: st.DataObject) -> None:
     entries, head = chain(happened)

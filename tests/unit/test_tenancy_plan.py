@@ -141,3 +141,13 @@ def test_topic_setting_that_is_fixed_may_be_repeated_and_not_changed() -> None:
 def test_topic_setting_that_cannot_be_says_what_would_be_right(key: str, value: str, right: str) -> None:
     with pytest.raises(Invalid, match=right):
         checked_config({key: value})
+
+
+@pytest.mark.parametrize(("written", "kept"), [("0604800000", "604800000"), ("-0", "0"), ("7", "7")])
+def test_numbers_are_kept_as_the_broker_writes_them(written: str, kept: str) -> None:
+    assert checked_config({"retention.ms": written}) == {"retention.ms": kept}
+
+
+def test_compaction_may_not_have_to_wait_longer_than_it_may() -> None:
+    with pytest.raises(Invalid, match=r"min\.compaction\.lag\.ms must not be larger"):
+        checked_config({"min.compaction.lag.ms": "100", "max.compaction.lag.ms": "10"})
