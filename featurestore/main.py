@@ -73,9 +73,19 @@ def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: 
     clock = SystemClock()
     verifier = CautiousVerifier(settings.grants_key_file.read_bytes(), clock, control.recent_revocations)
     registry = RegistryService(log)
+    service = FeatureStoreService(
+        repository=repository,
+        control=control,
+        registry=registry,
+        online=RedisStores(settings.redis, control),
+        sql=sql,
+        warehouse=settings.warehouse,
+        clock=clock,
+    )
 
     def revoke(principal: str, generation: int) -> None:
         verifier.revoke(principal, generation)
+        service.revoke(principal, generation)
         ended = sum(sql.cancel(name) for name in _names(principal, generation))
         logger.info("access ended", extra={"principal": principal, "generation": generation, "statements_ended": ended})
 
@@ -85,15 +95,7 @@ def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: 
     app.state.registry = registry
     app.state.subject_datasets = SubjectDatasets(control, bearer)
     app.state.models = ModelService(repository=repository, warehouse=settings.warehouse, clock=clock)
-    app.state.service = FeatureStoreService(
-        repository=repository,
-        control=control,
-        registry=registry,
-        online=RedisStores(settings.redis, control),
-        sql=sql,
-        warehouse=settings.warehouse,
-        clock=clock,
-    )
+    app.state.service = service
     for router in (api.public, api.internal, registry_routes):
         app.include_router(router)
     return app

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -38,8 +38,8 @@ from schemas.registry import RegistryService
 from tenancy.model import DatasetPermission, Principal, Role
 from tenancy.policy import Action, decide, require
 from wardstream.clock import Clock
-from wardstream.errors import Conflict, Invalid, LimitExceeded, NotFound
-from wardstream.names import ProjectName, parse_group, parse_project, value_subject
+from wardstream.errors import Conflict, Denied, Invalid, LimitExceeded, NotFound, Unauthenticated
+from wardstream.names import ProjectName, parse_group, parse_project, split_principal, value_subject
 
 logger = logging.getLogger(__name__)
 
@@ -95,19 +95,47 @@ class OnlineRows:
     note: str | None = None
 
 
-class RowStream:
-    """Rows to be read once, in batches; close it, read or not. The first batch is there already, so most of what can fail has failed."""
+class EndedAccess:
+    """Whose access ended while this process ran. Thread-safe."""
 
-    def __init__(self, schema: pa.Schema, batches: Generator[pa.RecordBatch, None, None]) -> None:
+    def __init__(self) -> None:
+        self._generations: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, principal: str, generation: int) -> None:
+        """Remember that this member's access ended up to `generation`; `principal` may carry any generation."""
+        project, member, _ = split_principal(principal)
+        with self._lock:
+            self._generations[project, member] = max(generation, self._generations.get((project, member), 0))
+
+    def require_none(self, principal: Principal) -> None:
+        """Raise `Unauthenticated` where this principal's access ended."""
+        if principal.project is None or principal.member is None:
+            return
+        with self._lock:
+            ended = self._generations.get((principal.project, principal.member), 0)
+        if principal.generation <= ended:
+            raise Unauthenticated(f"{principal.name} is no longer a member of {principal.project}")
+
+
+class RowStream:
+    """Rows to be read once, in batches; close it, read or not. The first batch is there already, so most of what can fail has failed.
+
+    `allowed` is called before each batch is given out, and raises where the reader may have no more.
+    """
+
+    def __init__(self, schema: pa.Schema, batches: Generator[pa.RecordBatch, None, None], allowed: Callable[[], None]) -> None:
         self.schema = schema
         self._batches = batches
+        self._allowed = allowed
         self._first = next(batches, None)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        if self._first is not None:
-            yield self._first
-            self._first = None
-            yield from self._batches
+        batch, self._first = self._first, None
+        while batch is not None:
+            self._allowed()
+            yield batch
+            batch = next(self._batches, None)
 
     def close(self) -> None:
         """Free what the rows are made from."""
@@ -156,6 +184,7 @@ class FeatureStoreService:
         self._lock = threading.Lock()
         self._tables: dict[tuple[str, str], _HeldTable] = {}
         self._known: dict[ProjectName, tuple[float, list[StoredGroup]]] = {}
+        self._ended = EndedAccess()
 
     # Groups
 
@@ -204,14 +233,20 @@ class FeatureStoreService:
     def delete_group(self, caller: Caller, project: str, name: str, version: int) -> None:
         """Remove a group with its topic, subject, online rows and table; a deletion that was interrupted is finished by another one.
 
-        Raises `Unavailable` when a store is away. Not promised: that online rows go whose records had not reached the table,
+        Raises `Unavailable` when a store is away; `Conflict` while a processor uses it, `Denied` where control does not let the
+        caller delete it: then the group is as it was. Not promised: that online rows go whose records had not reached the table,
         which takes seconds; they cannot be read.
         """
         owner = self._project(caller, project, Action.DATASET_LIST)
         stored = self._group(caller, owner, name, version, Action.DATASET_DELETE, states=(GroupState.ACTIVE, GroupState.DELETING))
         group = stored.group
         self._move(group, GroupState.DELETING)
-        self._control.delete_dataset(caller.grant, owner, group.dataset)
+        try:
+            self._control.delete_dataset(caller.grant, owner, group.dataset)
+        except (Conflict, Denied):
+            # Control refuses in these words only where the topic is there and nothing was done to it.
+            self._move(group, GroupState.ACTIVE)
+            raise
         with suppress(SubjectNotFound):
             dataset = replace(stored.dataset, permission=DatasetPermission.EDITABLE)
             self._registry.delete_subject(caller.principal, value_subject(group.topic), dataset=dataset)
@@ -231,6 +266,10 @@ class FeatureStoreService:
 
     # Rows
 
+    def revoke(self, principal: str, generation: int) -> None:
+        """End this member's access up to `generation`: streams of rows that are open fail before their next batch."""
+        self._ended.add(principal, generation)
+
     def rows(self, caller: Caller, project: str, name: str, version: int, *, limit: int | None = None) -> RowStream:
         """Return the group's rows without repeats, in no particular order."""
         owner = self._project(caller, project, Action.ROW_READ)
@@ -238,7 +277,7 @@ class FeatureStoreService:
             raise Invalid(f"limit must be at least 1, got {limit}")
         group = self._group(caller, owner, name, version, Action.ROW_READ).group
         pinned = self._held(group).pinned(count=True)
-        return RowStream(group.arrow_schema(), self._in_turn(_rows(pinned, limit)))
+        return self._stream(caller, group.arrow_schema(), _rows(pinned, limit))
 
     def sql(self, caller: Caller, project: str, statement: str, *, max_rows: int | None = None) -> SqlAnswer:
         """Return the answer to one SELECT over the groups that the caller may read.
@@ -279,7 +318,7 @@ class FeatureStoreService:
         groups = [self._group(caller, owner, each.group, each.version, Action.ROW_READ).group for each in spec.features]
         pinned = [self._held(group).pinned() for group in groups]
         reader = point_in_time_join(spine, sources(spec, pinned), spec.label_time)
-        rows = RowStream(reader.schema, self._in_turn(_read(reader)))
+        rows = self._stream(caller, reader.schema, _read(reader))
         made = TrainingDataset(
             id=secrets.token_hex(8),
             project=owner,
@@ -403,6 +442,9 @@ class FeatureStoreService:
         if difference := difference_of(known.group, wanted):
             raise Conflict(f"{name} version {wanted.version} exists with another schema: {difference}; create version {newest + 1} for it")
         return known
+
+    def _stream(self, caller: Caller, schema: pa.Schema, batches: Generator[pa.RecordBatch, None, None]) -> RowStream:
+        return RowStream(schema, self._in_turn(batches), lambda: self._ended.require_none(caller.principal))
 
     def _in_turn(self, batches: Generator[pa.RecordBatch, None, None]) -> Generator[pa.RecordBatch, None, None]:
         """Yield `batches` while holding one of the few turns: each reader may take a gibibyte."""

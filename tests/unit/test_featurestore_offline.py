@@ -7,20 +7,30 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+import featurestore
+from featurestore.control import Control
 from featurestore.model import Feature, FeatureGroup, FeatureType
 from featurestore.offline.commit import DataFile, DeltaLog, StaleCommit
 from featurestore.offline.compaction import Compactor, compact, files_to_compact, vacuum
 from featurestore.offline.table import OfflineTable
+from featurestore.repository import GroupState, Repository, StoredGroup
+from featurestore.service import Caller, FeatureStoreService, RowStream
+from featurestore.training import training_spec
+from tenancy.model import Door, Principal, PrincipalKind, Role
+from wardstream.client.transport import Transport
 from wardstream.clock import ManualClock
-from wardstream.errors import Conflict, Invalid, NotFound
-from wardstream.names import GroupName, ProjectName
+from wardstream.database import connect, migrate
+from wardstream.errors import Conflict, Denied, Invalid, NotFound, Unauthenticated, Unavailable, WardstreamError
+from wardstream.names import GroupName, MemberName, ProjectName
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 GROUP = FeatureGroup(
@@ -346,3 +356,79 @@ def test_a_writer_killed_around_the_commit_leaves_all_or_nothing(table: OfflineT
         table.append(rows(("a", 0, 1), ("b", 0, 2)), txn={"t/0": 2}, counters={"records": 2}, expected={})
     assert (table.progress().rows, table.progress().repeats, table.progress().records) == (2, 0, 2)
     assert pulses(DeltaTable(table.path).to_pyarrow_table()) == [1, 2]
+
+
+class RefusingControl:
+    """Control's answer to whatever it is asked."""
+
+    def __init__(self, error: WardstreamError) -> None:
+        self.error = error
+
+    def json(self, method: str, path: str, **arguments: object) -> object:
+        raise self.error
+
+
+def owner(*, member: str = "olga", generation: int = 1) -> Caller:
+    principal = Principal(PrincipalKind.MEMBER, GROUP.project, MemberName(member), Role.DATA_OWNER, generation, Door.INSIDE)
+    return Caller(principal, "grant")
+
+
+def store(folder: Path, control: WardstreamError) -> FeatureStoreService:
+    """A feature store that holds `GROUP`; nothing but catalogue, control and warehouse is asked."""
+    database = connect(f"sqlite:///{folder / 'catalogue.sqlite'}")
+    migrate(database, Path(featurestore.__file__).parent / "migrations")
+    repository = Repository(database)
+    with repository.transaction() as catalogue:
+        catalogue.add_group(StoredGroup(GROUP, 1, GroupState.ACTIVE, "icu__olga", NOON))
+    unused: Any = None
+    return FeatureStoreService(
+        repository=repository,
+        control=Control(cast(Transport, RefusingControl(control))),
+        registry=unused,
+        online=unused,
+        sql=unused,
+        warehouse=folder,
+        clock=ManualClock(NOON),
+    )
+
+
+@pytest.mark.parametrize("refusal", [Conflict("used by a processor"), Denied("ask a data owner")])
+def test_a_group_whose_deletion_control_refuses_is_still_there(tmp_path: Path, refusal: WardstreamError) -> None:
+    service = store(tmp_path, refusal)
+    for _ in range(2):
+        with pytest.raises(type(refusal), match=refusal.message):
+            service.delete_group(owner(), "icu", "vitals", 1)
+        assert [each.group.dataset for each in service.groups(owner(), "icu")] == ["vitals_1"]
+
+
+def test_a_group_whose_deletion_may_have_begun_is_not_shown(tmp_path: Path) -> None:
+    service = store(tmp_path, Unavailable("control is away"))
+    with pytest.raises(Unavailable):
+        service.delete_group(owner(), "icu", "vitals", 1)
+    assert service.groups(owner(), "icu") == []
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_removed_member_gets_no_further_batch_of_an_open_stream(tmp_path: Path, table: OfflineTable, training: bool) -> None:
+    count = 200_000
+    keys, zeros = [str(number) for number in range(count)], np.zeros(count, np.int32)
+    times = pa.array(np.full(count, NOON.replace(tzinfo=None), "datetime64[us]")).cast(pa.timestamp("us", "UTC"))
+    columns = [pa.array(keys), times, pa.array(zeros), times, pa.array(zeros), pa.array(np.arange(count))]
+    table.append(pa.table(columns, names=GROUP.table_schema().names), txn={"t/0": count}, counters={"records": count})
+    service = store(tmp_path, Unavailable("control is not asked"))
+
+    def opened(caller: Caller) -> RowStream:
+        if not training:
+            return service.rows(caller, "icu", "vitals", 1)
+        spec = training_spec("label", [{"group": "vitals", "version": 1}])
+        return service.training_data(caller, "icu", spec, pa.table({"patient": keys, "label": times})).rows
+
+    streams = {caller.principal.name: opened(caller) for caller in (owner(), owner(generation=2), owner(member="otto"))}
+    batches = {str(name): iter(stream) for name, stream in streams.items()}
+    assert all(next(each).num_rows < count for each in batches.values())
+    service.revoke("icu__olga", 1)
+    with pytest.raises(Unauthenticated, match="no longer a member"):
+        next(batches.pop("icu__olga"))
+    assert all(next(each).num_rows > 0 for each in batches.values())
+    for stream in streams.values():
+        stream.close()
