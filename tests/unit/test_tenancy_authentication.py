@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
@@ -11,21 +12,38 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
+from fastapi import Request
 
 import tenancy
+import tenancy.api
 from tenancy.authentication import ENROLMENT_LIFETIME, SESSION_LIFETIME, Authentication, Proof
-from tenancy.authority.issuer import Issuer, make_intermediate, make_root, new_key
+from tenancy.authority.issuer import Issuer, issue_platform, make_intermediate, make_root, new_key
 from tenancy.authority.profile import DEVICE, Intermediate
 from tenancy.authority.store import private_pem
 from tenancy.credentials import Holder, SecretKind, new_secret, parse_secret
 from tenancy.first_start import LOGIN_LINK_LIFETIME, first_credentials
 from tenancy.grants import GrantSigner, GrantVerifier
-from tenancy.model import MATERIALISER, Dataset, DatasetKind, DatasetPermission, Door, Member, MemberState, PrincipalKind, Project, Role
+from tenancy.model import (
+    MATERIALISER,
+    Dataset,
+    DatasetKind,
+    DatasetPermission,
+    Door,
+    Member,
+    MemberState,
+    Principal,
+    PrincipalKind,
+    Project,
+    Role,
+    administrator,
+)
+from tenancy.reconcile import Settlement
 from tenancy.repository import Repository, Transaction
+from tenancy.service import TenancyService
 from wardstream.client.credentials import signing_request
 from wardstream.clock import ManualClock
 from wardstream.database import connect, migrate
-from wardstream.errors import Denied, Invalid, NotFound, Unauthenticated
+from wardstream.errors import Conflict, Denied, Invalid, NotFound, Unauthenticated
 from wardstream.names import DatasetName, MemberName, ProjectName
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -378,3 +396,25 @@ def test_refused_step_leaves_no_entry_and_no_certificate(house: House) -> None:
     with house.repository.transaction() as tenancy_:
         assert tenancy_.last_audit_sequence() == before
         assert tenancy_.credentials.last_certificate_ends(Holder(ICU, MemberName("data-scientist"), 1)) is None
+
+
+def test_a_feature_groups_topic_is_deleted_by_the_feature_store_alone(house: House) -> None:
+    deleted: list[str] = []
+
+    class Service:
+        def delete_dataset(self, principal: Principal, project: ProjectName, name: DatasetName) -> Settlement:
+            deleted.append(name)
+            return Settlement(settled=True, seconds=0.0)
+
+    def delete(dataset: str, peer: str) -> None:
+        key = new_key()
+        chain = issue_platform(house.intermediates[Intermediate.INSIDE], key.public_key(), name=peer, now=NOW).chain
+        der = leaf(chain).public_bytes(Encoding.DER)
+        request = Request({"type": "http", "extensions": {"tls": {"client_certificate": der}}})
+        tenancy.api.delete_dataset(ICU, dataset, administrator(), cast(TenancyService, Service()), request)
+
+    with pytest.raises(Conflict, match="delete the feature group"):
+        delete("vitals_1", "ws-gateway")
+    delete("notes", "ws-gateway")
+    delete("vitals_1", "ws-query")
+    assert deleted == ["notes", "vitals_1"]
