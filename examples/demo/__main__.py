@@ -132,23 +132,23 @@ def _findings(story: Story, seconds: float) -> Findings:
 
 
 def _walls(console: Console, story: Story) -> None:
-    console.print("\nFrom virology into icu-west:", style="bold")
+    console.print("\nFrom virology into icu-west:", style="bold", soft_wrap=True)
     for wall in story.found.walls:
-        console.print(f"  {wall.attempt:<45} {'nothing' if wall.refused else 'LEAKED':<8} {wall.answer[:90]}", markup=False)
-    console.print("\nDead letters of ecg-bed1:", style="bold")
+        console.print(f"  {wall.attempt:<45} {'nothing' if wall.refused else 'LEAKED':<8} {wall.answer[:90]}", markup=False, soft_wrap=True)
+    console.print("\nDead letters of ecg-bed1:", style="bold", soft_wrap=True)
     for letter in story.found.dead_letters:
-        console.print(f"  {letter['sent']:<45} {letter['reason'][:100]}", markup=False)
+        console.print(f"  {letter['sent']:<45} {letter['reason'][:100]}", markup=False, soft_wrap=True)
 
 
 def _table(console: Console, story: Story) -> None:
-    console.print("\nrecords = rows + repeats + deletions + dead letters:", style="bold")
+    console.print("\nrecords = rows + repeats + deletions + dead letters:", style="bold", soft_wrap=True)
     console.print(f"  {'feature group':<26}{'records':>9}{'rows':>9}{'repeats':>9}{'deleted':>9}{'dead':>6}{'difference':>12}  online")
     for row in story.found.reconciliation:
         name = f"{row['project']}.{row['group']}_{row['version']}"
         numbers = (
             f"{row['records']:>9}{row['rows']:>9}{row['repeats']:>9}{row['deletions']:>9}{row['dead_letters']:>6}{row['difference']:>12}"
         )
-        console.print(f"  {name:<26}{numbers}  {'equal' if row['online_equal'] else 'DIFFERS'}", markup=False)
+        console.print(f"  {name:<26}{numbers}  {'equal' if row['online_equal'] else 'DIFFERS'}", markup=False, soft_wrap=True)
 
 
 def _farewell(console: Console, platform: Platform, home: Path, report: Path, seconds: float) -> None:
