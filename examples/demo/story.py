@@ -467,7 +467,7 @@ def _strip(records: Sequence[dict[str, Any]]) -> Strip:
     begin = len(signal) // 2
     width = int(10 * rate)
     beats = [float(at) for at in beats_in(signal, rate, pulse=False)]
-    inside = [at - begin / rate for at in beats if begin / rate <= at < (begin + width) / rate]
+    inside = [(at - begin) / rate for at in beats if begin <= at < begin + width]
     return Strip(rate, [float(value) for value in signal[begin : begin + width]], inside, "ECG (mV)")
 
 

@@ -36,6 +36,8 @@ def test_two_studies_go_from_certificates_to_a_trained_model(stack: RunningStack
         finally:
             _stop_what_runs(story)
 
+    assert story.found.strip is not None
+    assert 10 <= len(story.found.strip.beats) <= 25  # ten seconds of it
     assert len(story.found.walls) == 14
     assert all(wall.refused for wall in story.found.walls)
     assert len({letter["reason"] for letter in story.found.dead_letters}) >= 7
