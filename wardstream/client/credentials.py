@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from wardstream.client.transport import Transport
+from wardstream.errors import Invalid
 
 
 @dataclass(frozen=True)
@@ -27,26 +33,33 @@ class Credentials:
 def enrol(transport: Transport, token: str, folder: Path) -> Credentials:
     """Make a P-256 key in `folder`, have it certified with `token`, and return where all lies (key mode 0600).
 
-    The token is used up. Raises `Unauthenticated` for a wrong, used or expired one; the key file stays then and is replaced next time.
+    The token is used up. A key and a certificate that lie there stay as they are until the new ones are complete: also when
+    `Unauthenticated` is raised for a wrong, used or expired token. Raises `Invalid`, with the token unused, when `folder`
+    cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     key_file, certificate_file, ca_file = folder / "key.pem", folder / "certificate.pem", folder / "ca.pem"
     key = ec.generate_private_key(ec.SECP256R1())
-    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    answer = transport.json("POST", "/api/v1/enrolments/certificate", json={"token": token, "csr": signing_request(key)})
-    certificate_file.write_text(answer["certificate"])
-    ca_file.write_text(answer["root"])
+    with (
+        _replacing(key_file, 0o600) as for_key,
+        _replacing(certificate_file, 0o644) as for_certificate,
+        _replacing(ca_file, 0o644) as for_ca,
+    ):
+        for_key.write(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+        )
+        answer = transport.json("POST", "/api/v1/enrolments/certificate", json={"token": token, "csr": signing_request(key)})
+        for_certificate.write(answer["certificate"])
+        for_ca.write(answer["root"])
     return Credentials(answer["principal"], certificate_file, key_file, ca_file, answer["expires_at"])
 
 
 def api_key(transport: Transport, token: str, file: Path) -> str:
-    """Exchange `token` for an API key, write it to `file` (mode 0600) and return the principal it stands for."""
-    answer = transport.json("POST", "/api/v1/enrolments/api-key", json={"token": token})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as target:
+    """Exchange `token` for an API key, write it to `file` (mode 0600) and return the principal it stands for.
+
+    Raises `Invalid`, with the token unused, when `file` cannot be written; what it held stays until the key is there.
+    """
+    with _replacing(file, 0o600) as target:
+        answer = transport.json("POST", "/api/v1/enrolments/api-key", json={"token": token})
         target.write(answer["api_key"] + "\n")
     return str(answer["principal"])
 
@@ -55,3 +68,30 @@ def signing_request(key: ec.EllipticCurvePrivateKey) -> str:
     """Return a PEM certificate signing request of `key`; its subject is empty, since control sets the name."""
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@contextmanager
+def _replacing(file: Path, mode: int) -> Iterator[IO[str]]:
+    """Yield a file that takes the place of `file` when the block ends, and is gone, with `file` as it was, when the block fails.
+
+    It is made before the block begins: a token is spent only where its yield can be kept.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    except OSError as error:
+        raise Invalid(f"{file} cannot be written: {error.strerror}") from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as target:
+            os.fchmod(descriptor, mode)
+            yield target
+            target.flush()
+            os.fsync(descriptor)
+        temporary.replace(file)
+    except OSError as error:
+        raise Invalid(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
