@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 from anyio import CapacityLimiter, to_thread
 
+from featurestore.arrow_body import arrow_table
 from featurestore.control import Control
 from featurestore.ingest import encode_rows, require_columns, validate
 from featurestore.model import group_from_document
@@ -67,22 +67,24 @@ class RowWriter:
         self._writes = CapacityLimiter(_WRITES)
         self._looks = CapacityLimiter(_LOOKS)
 
-    async def rows(self, caller: Caller, project: str, name: str, version: int, table: pa.Table, *, wait_seconds: float) -> Written:
-        """Write rows to the group's topic; with `wait_seconds` above 0, return when the offline table has them or the time is over.
+    async def rows(self, caller: Caller, project: str, name: str, version: int, body: bytes, *, wait_seconds: float) -> Written:
+        """Write the rows of an Arrow IPC stream to the group's topic; with `wait_seconds` above 0, return when the offline table has them or the time is over.
 
         Returns after the broker acknowledged every accepted row. `materialised` says whether both stores have them.
         No thread is held while it waits.
         """
-        written = await to_thread.run_sync(self._rows, caller, project, name, version, table, limiter=self._writes)
+        written = await to_thread.run_sync(self._rows, caller, project, name, version, body, limiter=self._writes)
         done = wait_seconds > 0 and await self._wait(written, wait_seconds)
         return Written(len(written.placed), written.rejected, done)
 
-    def _rows(self, caller: Caller, project: str, name: str, version: int, table: pa.Table) -> _Placed:
+    def _rows(self, caller: Caller, project: str, name: str, version: int, body: bytes) -> _Placed:
         owner = parse_project(project)
         path = f"/v1/projects/{owner}/feature-groups/{parse_group(name)}/{version}"
         query = self._query.acting(caller.grant)
         group = group_from_document(owner, query.json("GET", path))
         self._require_write(caller, owner, group.dataset)
+        # Not before it is known that the caller may write: reading a body costs memory.
+        table = arrow_table(body)
         require_columns(group, table)
         validated = validate(group, table, now=self._clock.now())
         schema_id, _ = RegistryHttp(query).newest(value_subject(group.topic))

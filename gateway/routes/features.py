@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from featurestore.arrow_body import arrow_table
 from gateway.authentication import Caller
 from gateway.routes.platform import caller
 from gateway.rows import RowWriter, Written
@@ -56,8 +54,8 @@ async def write_rows(
     timeout: Annotated[float, Query(gt=0, le=300, description="seconds to wait for both stores")] = 60.0,
 ) -> WrittenAnswer:
     """Produce the rows in the caller's name; rows that do not fit come back with their reason."""
-    table = await run_in_threadpool(arrow_table, await request.body())
-    return answer(await rows.rows(found, project, group, version, table, wait_seconds=timeout if wait else 0.0))
+    body = await request.body()
+    return answer(await rows.rows(found, project, group, version, body, wait_seconds=timeout if wait else 0.0))
 
 
 def answer(written: Written) -> WrittenAnswer:
