@@ -63,7 +63,8 @@ def connect(
     if certificate is None and not (api_key or api_key_file) and found.certificate and found.key:
         certificate = (found.certificate, found.key)
     if certificate is None:
-        return Connection(Transport(address, ca_file=Path(root), bearer=api_key or _key_from(api_key_file or found.api_key_file)))
+        bearer = _key(api_key, "api_key") if api_key else _key_from(api_key_file or found.api_key_file)
+        return Connection(Transport(address, ca_file=Path(root), bearer=bearer))
     pair = (Path(certificate[0]), Path(certificate[1]))
     for path in pair:
         if not path.is_file():
@@ -100,6 +101,15 @@ def _key_from(file: Path | str | None) -> str:
     if file is None:
         raise Invalid(f"an API key or a certificate is missing: api_key, api_key_file or certificate, or WARDSTREAM_API_KEY_FILE; {_HELP}")
     try:
-        return Path(file).read_text().strip()
+        # What is not ASCII is replaced, for `_key` to refuse: a decoder's error would carry the file's content.
+        text = Path(file).read_text(encoding="ascii", errors="replace")
     except OSError as error:
         raise Invalid(f"the API key's file cannot be read: {file} ({error.strerror})") from error
+    return _key(text.strip(), str(file))
+
+
+def _key(text: str, place: str) -> str:
+    """Return `text` if it can be an API key; raises `Invalid` naming the place alone, since the text may be a secret."""
+    if text.split() != [text] or not (text.isascii() and text.isprintable()):
+        raise Invalid(f"{place} holds no API key, which is one word of printable ASCII on one line")
+    return text

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import orjson
 
-from wardstream.errors import Unavailable, error_from
+from wardstream.errors import Invalid, Unavailable, error_from
 
 # Below the 5 s after which our processes close an idle connection: a request on one that is being closed gets no answer.
 IDLE_SECONDS = 2.0
@@ -22,7 +22,8 @@ class Transport:
     """Requests to one address of the platform; thread-safe, keeps connections.
 
     Every answer of 400 and above is raised as the error it stands for (`wardstream.errors`);
-    no answer at all is `Unavailable`. Nothing is repeated here: the caller knows what is safe to repeat.
+    no answer at all, or one that breaks off, is `Unavailable`; a file or an address that cannot be used is `Invalid`.
+    Nothing is repeated here: the caller knows what is safe to repeat.
     """
 
     def __init__(
@@ -34,10 +35,18 @@ class Transport:
         bearer: str | None = None,
         timeout_seconds: float = 60.0,
     ) -> None:
-        context = ssl.create_default_context(cafile=str(ca_file))
+        try:
+            context = ssl.create_default_context(cafile=str(ca_file))
+        except OSError as error:  # ssl.SSLError is one
+            raise Invalid(f"{ca_file} cannot be used as root certificate, which is a PEM file ({error.strerror})") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         if certificate is not None:
-            context.load_cert_chain(*certificate)
+            try:
+                context.load_cert_chain(*certificate)
+            except OSError as error:
+                raise Invalid(
+                    f"{certificate[0]} and {certificate[1]} cannot be used: right are a certificate and its key as PEM files ({error.strerror})"
+                ) from error
         self.url = url.rstrip("/")
         self.tls = context
         self._bearer = bearer
@@ -71,12 +80,10 @@ class Transport:
         timeout_seconds: float | None = None,
     ) -> httpx.Response:
         """Return the answer, read whole."""
-        try:
+        with self._reaching():
             response = self._client.send(
                 self._build(method, path, json=json, content=content, params=params, headers=headers, timeout_seconds=timeout_seconds)
             )
-        except httpx.TransportError as error:
-            raise Unavailable(f"no answer from {self.url}: {_reason(error)}") from error
         _raise_for(response)
         return response
 
@@ -88,17 +95,26 @@ class Transport:
     @contextmanager
     def stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
         """Yield the answer with its body still to be read, for large results."""
-        try:
+        with self._reaching():
             response = self._client.send(self._build(method, path, **arguments), stream=True)
+            try:
+                if response.status_code >= 400:
+                    response.read()
+                    _raise_for(response)
+                yield response
+            finally:
+                response.close()
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise Invalid(
+                f"{self.url!a} cannot be used as the platform's address, such as https://platform.example:8443: {error}"
+            ) from error
         except httpx.TransportError as error:
             raise Unavailable(f"no answer from {self.url}: {_reason(error)}") from error
-        try:
-            if response.status_code >= 400:
-                response.read()
-                _raise_for(response)
-            yield response
-        finally:
-            response.close()
 
     def _build(
         self,
@@ -135,6 +151,8 @@ def _raise_for(response: httpx.Response) -> None:
 
 
 def _reason(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.LocalProtocolError):  # its text repeats the header, which may be the caller's key
+        return "the request could not be written as HTTP"
     text = str(error) or type(error).__name__
     if "certificate" in text.lower() or "ssl" in text.lower():
         return f"the TLS connection was refused ({text}); is the certificate valid and issued for this platform?"
