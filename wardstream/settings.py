@@ -150,11 +150,13 @@ S = TypeVar("S", bound=SettingsGroup)
 
 def load(kind: type[S], environment: Mapping[str, str] | None = None) -> S:
     """Return the settings of a process from the environment; raises `Invalid` naming every wrong or unknown setting."""
+    found = os.environ if environment is None else environment
+    given = {key.removeprefix(_PREFIX).lower(): text for key, text in found.items() if key.startswith(_PREFIX)}
+    if torn := [f"{_PREFIX}{name.upper()}" for name in sorted(given) if any(other.startswith(f"{name}__") for other in given)]:
+        raise Invalid(f"settings of {kind.__name__} cannot be used: {', '.join(torn)}: a value, and there are settings below it too")
     values: dict[str, Any] = {}
-    for key, text in (os.environ if environment is None else environment).items():
-        if not key.startswith(_PREFIX):
-            continue
-        *path, leaf = key.removeprefix(_PREFIX).lower().split("__")
+    for name, text in given.items():
+        *path, leaf = name.split("__")
         place = values
         for part in path:
             place = place.setdefault(part, {})
