@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pyarrow as pa
 
-from wardstream.client.transport import Transport
+from wardstream.client.transport import Transport, path_part
 from wardstream.errors import Invalid, NotFound
 
 _ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -51,8 +51,8 @@ class FeatureGroup:
 
     def __init__(self, transport: Transport, project: str, found: Mapping[str, Any]) -> None:
         self._transport = transport
-        self._path = f"/api/v1/projects/{project}/feature-groups/{found['name']}/{found['version']}"
-        self._reading = f"/api/v1/projects/{project}"
+        self._path = f"/api/v1/projects/{path_part(project)}/feature-groups/{path_part(found['name'])}/{found['version']}"
+        self._reading = f"/api/v1/projects/{path_part(project)}"
         self.name: str = found["name"]
         self.version: int = found["version"]
         self.description: str = found["description"]
@@ -130,7 +130,7 @@ class FeatureStore:
     def __init__(self, transport: Transport, project: str) -> None:
         self._transport = transport
         self._project = project
-        self._path = f"/api/v1/projects/{project}"
+        self._path = f"/api/v1/projects/{path_part(project)}"
 
     def get_feature_groups(self) -> list[FeatureGroup]:
         """Return all groups and versions by name."""
@@ -142,7 +142,7 @@ class FeatureStore:
         """Return the group, or None if there is none of that name and version."""
         try:
             return FeatureGroup(
-                self._transport, self._project, self._transport.json("GET", f"{self._path}/feature-groups/{name}/{version}")
+                self._transport, self._project, self._transport.json("GET", f"{self._path}/feature-groups/{path_part(name)}/{version}")
             )
         except NotFound:
             return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wardstream.client.transport import Transport
+from wardstream.client.transport import Transport, path_part
 from wardstream.errors import Invalid, Unavailable
 
 _ENDED = ("succeeded", "failed", "stopped")
@@ -20,7 +20,7 @@ class Processors:
 
     def __init__(self, transport: Transport, project: str) -> None:
         self._transport = transport
-        self._path = f"/api/v1/projects/{project}/processors"
+        self._path = f"/api/v1/projects/{path_part(project)}/processors"
 
     def deploy(self, name: str, *, kind: str, source: str, result: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Start a processor of a built-in kind from dataset `source` into feature group dataset `result`; deploying the same again changes nothing."""
@@ -35,26 +35,26 @@ class Processors:
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return one processor's state, restarts and reason of its last failure."""
-        found: dict[str, Any] = self._transport.json("GET", f"{self._path}/{name}")
+        found: dict[str, Any] = self._transport.json("GET", f"{self._path}/{path_part(name)}")
         return found
 
     def pause(self, name: str) -> dict[str, Any]:
         """Stop the processor; its position is kept."""
-        found: dict[str, Any] = self._transport.json("POST", f"{self._path}/{name}/pause")
+        found: dict[str, Any] = self._transport.json("POST", f"{self._path}/{path_part(name)}/pause")
         return found
 
     def resume(self, name: str) -> dict[str, Any]:
         """Start a paused processor where it stopped."""
-        found: dict[str, Any] = self._transport.json("POST", f"{self._path}/{name}/resume")
+        found: dict[str, Any] = self._transport.json("POST", f"{self._path}/{path_part(name)}/resume")
         return found
 
     def remove(self, name: str) -> None:
         """Stop the processor and take its rights; the result table stays."""
-        self._transport.request("DELETE", f"{self._path}/{name}")
+        self._transport.request("DELETE", f"{self._path}/{path_part(name)}")
 
     def logs(self, name: str, *, tail: int = 100) -> str:
         """Return the last lines of its log."""
-        return self._transport.request("GET", f"{self._path}/{name}/logs", params={"tail": tail}).text
+        return self._transport.request("GET", f"{self._path}/{path_part(name)}/logs", params={"tail": tail}).text
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Programs:
 
     def __init__(self, transport: Transport, project: str) -> None:
         self._transport = transport
-        self._path = f"/api/v1/projects/{project}/programs"
+        self._path = f"/api/v1/projects/{path_part(project)}/programs"
 
     def run(
         self,
@@ -114,7 +114,7 @@ class Programs:
 
     def get(self, execution: str) -> Execution:
         """Return one execution."""
-        return _execution(self._transport.json("GET", f"{self._path}/{execution}"))
+        return _execution(self._transport.json("GET", f"{self._path}/{path_part(execution)}"))
 
     def wait(self, execution: str, *, timeout_seconds: float = 600.0) -> Execution:
         """Return the execution once it has ended; raises `Unavailable` when that takes longer than `timeout_seconds`."""
@@ -129,15 +129,15 @@ class Programs:
 
     def logs(self, execution: str, *, tail: int = 1000) -> str:
         """Return the last lines that the program printed."""
-        return self._transport.request("GET", f"{self._path}/{execution}/logs", params={"tail": tail}).text
+        return self._transport.request("GET", f"{self._path}/{path_part(execution)}/logs", params={"tail": tail}).text
 
     def file(self, execution: str, name: str) -> bytes:
         """Return a file that the program wrote to /out."""
-        return self._transport.request("GET", f"{self._path}/{execution}/files/{name}").content
+        return self._transport.request("GET", f"{self._path}/{path_part(execution)}/files/{path_part(name)}").content
 
     def stop(self, execution: str) -> None:
         """End a running execution."""
-        self._transport.request("DELETE", f"{self._path}/{execution}")
+        self._transport.request("DELETE", f"{self._path}/{path_part(execution)}")
 
 
 def _execution(found: Mapping[str, Any]) -> Execution:

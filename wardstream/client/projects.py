@@ -10,7 +10,7 @@ from wardstream.client.features import FeatureStore
 from wardstream.client.programs import Processors, Programs
 from wardstream.client.records import kafka_configuration
 from wardstream.client.topics import Topics
-from wardstream.client.transport import Transport
+from wardstream.client.transport import Transport, path_part
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Project:
 
     def __init__(self, transport: Transport, name: str, description: str = "", *, sandboxed: bool = True) -> None:
         self._transport = transport
-        self._path = f"/api/v1/projects/{name}"
+        self._path = f"/api/v1/projects/{path_part(name)}"
         self.name = name
         self.description = description
         self.sandboxed = sandboxed
@@ -83,12 +83,12 @@ class Project:
 
     def new_token(self, name: str) -> Enrolment:
         """Return a new enrolment token for an existing member, for instance after the first one expired."""
-        made = self._transport.json("POST", f"{self._path}/members/{name}/enrolment-token")
+        made = self._transport.json("POST", f"{self._path}/members/{path_part(name)}/enrolment-token")
         return Enrolment(made["member"]["principal"], made["enrolment_token"], made["expires_at"])
 
     def remove_member(self, name: str) -> Removal:
         """End a membership: open consumers and producers, grants and programs of it included."""
-        removed = self._transport.json("DELETE", f"{self._path}/members/{name}")
+        removed = self._transport.json("DELETE", f"{self._path}/members/{path_part(name)}")
         return Removal(removed["settled"], removed["seconds"])
 
     def reconciliation(self) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ class Projects:
 
     def get(self, name: str) -> Project:
         """Return one; raises `NotFound` also when the caller may not know that it exists."""
-        return self._project(self._transport.json("GET", f"/api/v1/projects/{name}"))
+        return self._project(self._transport.json("GET", f"/api/v1/projects/{path_part(name)}"))
 
     def create(self, name: str, *, owner: str, description: str = "", sandboxed: bool = True) -> Enrolment:
         """Create a project with its first data owner and return the owner's enrolment token (administrators only)."""

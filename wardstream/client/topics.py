@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wardstream.client.transport import Transport
+from wardstream.client.transport import Transport, path_part
 
 Changes = list[dict[str, Any]]
 
@@ -28,7 +28,7 @@ class Topics:
 
     def __init__(self, transport: Transport, project: str) -> None:
         self._transport = transport
-        self._path = f"/api/v1/projects/{project}"
+        self._path = f"/api/v1/projects/{path_part(project)}"
 
     def list(self) -> list[Dataset]:
         """Return the project's datasets by name."""
@@ -54,5 +54,7 @@ class Topics:
 
         Returns after the broker acknowledged all accepted records.
         """
-        report: dict[str, Any] = self._transport.json("POST", f"{self._path}/topics/{dataset}/records", json={"records": list(records)})
+        report: dict[str, Any] = self._transport.json(
+            "POST", f"{self._path}/topics/{path_part(dataset)}/records", json={"records": list(records)}
+        )
         return report

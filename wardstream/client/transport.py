@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -136,6 +137,13 @@ class Transport:
         }
         timeout = httpx.Timeout(timeout_seconds, connect=5.0) if timeout_seconds is not None else httpx.USE_CLIENT_DEFAULT
         return self._client.build_request(method, self.url + path, content=content, params=given or None, headers=sent, timeout=timeout)
+
+
+def path_part(name: str) -> str:
+    """Return a name as one part of an address' path, whatever is in it; raises `Invalid` for one that would change the path."""
+    if name in ("", ".", ".."):
+        raise Invalid(f"{name!r} is not a name")
+    return quote(name, safe="")
 
 
 def _raise_for(response: httpx.Response) -> None:
