@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # Spreadsheets run cells that begin so as formulas.
 _FORMULA = ("=", "+", "-", "@", "\t")
@@ -28,7 +30,7 @@ class Output(StrEnum):
 def show(rows: Sequence[Mapping[str, Any]], output: Output, *, empty: str = "nothing to show") -> None:
     """Print `rows`, all with the keys of the first."""
     if output is Output.JSON:
-        sys.stdout.write(json.dumps([dict(row) for row in rows], indent=2, default=str) + "\n")
+        sys.stdout.write(_json([dict(row) for row in rows]))
     elif output is Output.CSV:
         writer = csv.writer(sys.stdout)
         if rows:
@@ -40,16 +42,16 @@ def show(rows: Sequence[Mapping[str, Any]], output: Output, *, empty: str = "not
     else:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in rows[0]:
-            table.add_column(name, overflow="fold")
+            table.add_column(Text(name), overflow="fold")
         for row in rows:
-            table.add_row(*(_text(value) for value in row.values()))
+            table.add_row(*(Text(_text(value)) for value in row.values()))
         _console().print(table)
 
 
 def show_one(row: Mapping[str, Any], output: Output) -> None:
     """Print one thing: its fields below each other, or one JSON object."""
     if output is Output.JSON:
-        sys.stdout.write(json.dumps(dict(row), indent=2, default=str) + "\n")
+        sys.stdout.write(_json(dict(row)))
     elif output is Output.CSV:
         show([row], output)
     else:
@@ -57,14 +59,16 @@ def show_one(row: Mapping[str, Any], output: Output) -> None:
         table.add_column(style="bold")
         table.add_column()
         for name, value in row.items():
-            table.add_row(name, _text(value))
+            table.add_row(Text(name), Text(_text(value)))
         _console().print(table)
 
 
 def show_arrow(result: pa.Table, output: Output) -> None:
     """Print the rows of an Arrow table; an empty one still shows its columns."""
     if output is Output.TABLE and result.num_rows == 0:
-        _console().print(f"no rows; columns: {', '.join(result.column_names)}")
+        _console().print(Text(f"no rows; columns: {', '.join(result.column_names)}"))
+    elif output is Output.CSV and result.num_rows == 0:
+        csv.writer(sys.stdout).writerow(result.column_names)
     else:
         show(result.to_pylist(), output)
 
@@ -77,6 +81,21 @@ def say(text: str) -> None:
 def _console() -> Console:
     """A terminal decides its own width; in a file or a pipe nothing has to fold."""
     return Console() if sys.stdout.isatty() else Console(width=400)
+
+
+def _json(value: object) -> str:
+    return json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    """Return `value` with null for numbers that JSON does not have: NaN and the infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 def _text(value: object) -> str:
