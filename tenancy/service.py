@@ -482,7 +482,10 @@ class TenancyService:
             users = sorted(
                 member.name
                 for member in tenancy.members(project)
-                if member.role is Role.SERVICE and member.name != MATERIALISER and name in member.reads | member.writes
+                if member.role is Role.SERVICE
+                and member.state is MemberState.ACTIVE
+                and member.name != MATERIALISER
+                and name in member.reads | member.writes
             )
             if users:
                 raise Conflict(f"dataset {project}.{name} is used by {', '.join(users)}: remove these processors first")

@@ -22,8 +22,8 @@ def test_two_studies_go_from_certificates_to_a_trained_model(stack: RunningStack
     story = Story(platform, REPOSITORY / ".data", Scale(ecg_seconds=60, ppg_seconds=40, every_nth_patient=4, reads=300, epochs=2))
 
     with platform.opened:
+        story.enrol()
         try:
-            story.enrol()
             story.bedside()
             story.patients()
             story.sequencer()
@@ -54,6 +54,7 @@ def test_two_studies_go_from_certificates_to_a_trained_model(stack: RunningStack
 
 def _stop_what_runs(story: Story) -> None:
     """Other tests share the machine with the demo's processors and tables."""
+    story.ida.project.remove_member("trainer")
     for owner in (story.ida, story.olaf):
         for processor in owner.project.processors.list():
             owner.project.processors.remove(processor["name"])
