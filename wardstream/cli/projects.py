@@ -57,12 +57,12 @@ def describe(context: typer.Context, project: ProjectOption = None, output: Outp
 def audit_list(
     context: typer.Context,
     project: ProjectOption = None,
-    limit: Annotated[int, typer.Option(help="newest entries")] = 50,
+    limit: Annotated[int, typer.Option(help="most entries, up to 1000")] = 50,
+    after: Annotated[int | None, typer.Option(help="number of an entry; the entries that follow it, instead of the newest")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List audit entries, oldest first."""
-    entries = of(context).connection().transport.json("GET", "/api/v1/audit", params={"project": project, "limit": limit})
-    show(entries, output, empty="no entries")
+    """List the newest audit entries, or with --after those that follow an entry; oldest first."""
+    show(of(context).connection().audit_entries(project=project, limit=limit, after=after), output, empty="no entries")
 
 
 @audit.command("verify")

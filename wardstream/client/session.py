@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wardstream.client.projects import Project, Projects
 from wardstream.client.transport import Transport
@@ -34,6 +35,16 @@ class Connection:
         """Return who the caller is; raises `Unauthenticated` when the key or certificate is not known."""
         found = self.transport.json("GET", "/api/v1/whoami")
         return Identity(found["principal"], found.get("project"), found.get("role"), found["door"])
+
+    def audit_entries(self, *, project: str | None = None, limit: int = 50, after: int | None = None) -> list[dict[str, Any]]:
+        """Return the newest audit entries or, with `after`, the first ones after that number; oldest first, at most `limit` (up to 1000).
+
+        A project's to its owners, all to an administrator. The whole trail is read by giving the last number as `after`, from 0 on.
+        """
+        found: list[dict[str, Any]] = self.transport.json(
+            "GET", "/api/v1/audit", params={"project": project, "limit": limit, "after": after}
+        )
+        return found
 
     def close(self) -> None:
         """Close the connections; the objects made from this one cannot be used afterwards."""
