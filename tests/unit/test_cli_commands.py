@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from wardstream.cli import projects
+from wardstream.cli import members, projects
 from wardstream.cli.context import Context
 from wardstream.client.projects import Project
 from wardstream.client.session import Connection
@@ -64,3 +64,23 @@ def test_the_audit_is_listed_from_its_newest_entries_if_nothing_is_said() -> Non
     _run(projects.audit, platform, "list", "--project", "icu")
 
     assert platform.asked == [("GET", "/api/v1/audit", {"params": {"project": "icu", "limit": 50, "after": None}})]
+
+
+_ADD = (members.app, ("add", "anna", "--role", "observer"))
+_CREATE = (projects.app, ("create", "icu", "--owner", "olga"))
+
+
+def _made(*, settled: bool) -> _Platform:
+    token = {"enrolment_token": "wse_1", "owner_token": "wse_1", "expires_at": "2030-01-01T00:00:00Z"}
+    return _Platform({"member": {"principal": "icu__anna"}, "settled": settled, **token})
+
+
+@pytest.mark.parametrize(("app", "arguments"), [_ADD, _CREATE])
+def test_rights_that_do_not_hold_everywhere_yet_are_spoken_of(app: typer.Typer, arguments: tuple[str, ...]) -> None:
+    assert "not confirmed" in _run(app, _made(settled=False), *arguments).output
+    assert "not confirmed" not in _run(app, _made(settled=True), *arguments).output
+
+
+@pytest.mark.parametrize(("app", "arguments"), [_ADD, _CREATE])
+def test_programs_are_told_whether_rights_hold_everywhere(app: typer.Typer, arguments: tuple[str, ...]) -> None:
+    assert json.loads(_run(app, _made(settled=True), *arguments, "--output", "json").stdout)["settled"] is True

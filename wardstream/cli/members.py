@@ -30,7 +30,11 @@ def add(
 ) -> None:
     """Add a member and print the enrolment token (owners)."""
     enrolment = of(context).project(project).add_member(name, role, reads=reads or (), writes=writes or ())
-    show_one({"principal": enrolment.principal, "token": enrolment.token, "expires": enrolment.expires_at}, output)
+    show_one(
+        {"principal": enrolment.principal, "token": enrolment.token, "expires": enrolment.expires_at, "settled": enrolment.settled}, output
+    )
+    if not enrolment.settled:
+        say("The member is added; some part of the platform has not confirmed its rights yet and is asked again.")
 
 
 @app.command("list")

@@ -25,7 +25,18 @@ def create(
 ) -> None:
     """Create a project and print its owner's enrolment token (administrators)."""
     enrolment = of(context).connection().projects.create(name, owner=owner, description=description, sandboxed=not open_)
-    show_one({"project": name, "owner": enrolment.principal, "token": enrolment.token, "expires": enrolment.expires_at}, output)
+    show_one(
+        {
+            "project": name,
+            "owner": enrolment.principal,
+            "token": enrolment.token,
+            "expires": enrolment.expires_at,
+            "settled": enrolment.settled,
+        },
+        output,
+    )
+    if not enrolment.settled:
+        say("The project is made; some part of the platform has not confirmed its owner's rights yet and is asked again.")
     if output is Output.TABLE:
         say("The token works once. Next: wardstream credentials api-key <token> --file owner.key")
 

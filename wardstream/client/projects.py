@@ -27,11 +27,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """A token that gives its holder, once, a certificate or an API key in a member's name; shown here and never again."""
+    """A token that gives its holder, once, a certificate or an API key in a member's name; shown here and never again.
+
+    `settled`: the member's rights hold on every broker.
+    """
 
     principal: str
     token: str
     expires_at: str
+    settled: bool
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,17 @@ class Project:
         """Add a person, device or service and return the token that they enrol with.
 
         `reads` and `writes` name datasets, and count for devices and services alone. The member's rights hold on
-        every broker when this returns.
+        every broker when the answer is `settled`; if it is not, the platform goes on until they do.
         """
         added = self._transport.json(
             "POST", f"{self._path}/members", json={"name": name, "role": role, "reads": list(reads), "writes": list(writes)}
         )
-        return Enrolment(added["member"]["principal"], added["enrolment_token"], added["expires_at"])
+        return Enrolment(added["member"]["principal"], added["enrolment_token"], added["expires_at"], added["settled"])
 
     def new_token(self, name: str) -> Enrolment:
         """Return a new enrolment token for an existing member, for instance after the first one expired."""
         made = self._transport.json("POST", f"{self._path}/members/{path_part(name)}/enrolment-token")
-        return Enrolment(made["member"]["principal"], made["enrolment_token"], made["expires_at"])
+        return Enrolment(made["member"]["principal"], made["enrolment_token"], made["expires_at"], made["settled"])
 
     def remove_member(self, name: str) -> Removal:
         """End a membership: open consumers and producers, grants and programs of it included."""
@@ -121,7 +125,7 @@ class Projects:
         made = self._transport.json(
             "POST", "/api/v1/projects", json={"name": name, "owner": owner, "description": description, "sandboxed": sandboxed}
         )
-        return Enrolment(f"{name}__{owner}", made["owner_token"], made["expires_at"])
+        return Enrolment(f"{name}__{owner}", made["owner_token"], made["expires_at"], made["settled"])
 
     def _project(self, found: dict[str, Any]) -> Project:
         return Project(self._transport, found["name"], found["description"], sandboxed=found["sandboxed"])
