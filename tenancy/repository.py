@@ -293,6 +293,12 @@ class Transaction:
         table = tables.revocations
         self._connection.execute(update(table).where(table.c.principal == revocation.principal).values(**_revocation_values(revocation)))
 
+    def revocation(self, principal: PrincipalName) -> Revocation:
+        """Return the revocation of `principal`, which must have been added; nobody else changes it in this transaction."""
+        table = tables.revocations
+        # The lock makes those who add to one row take turns where the database has more than one writer.
+        return _revocation(self._connection.execute(select(table).where(table.c.principal == principal).with_for_update()).one())
+
     def revocations(self, *, unfinished: bool = False, since: datetime | None = None) -> list[Revocation]:
         """Return revocations in the order they were decided."""
         table = tables.revocations

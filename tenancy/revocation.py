@@ -1,9 +1,10 @@
 """Ending a member's access everywhere, also on connections that are open and requests that wait inside a broker.
 
-The order matters. First the bound on what the principal may fetch: it empties fetches that a broker is holding back,
-which were allowed when they came in and would deliver otherwise. Then its rows. Then the generation, so that whoever
-comes back has another principal, and neither the bound nor an old key follows. Each step may be repeated; how far one
-has come is in the database, and control goes on from there after a crash.
+The order matters. First the other processes, which need no broker to end grants and sessions. Then the bound on what
+the principal may fetch: it empties fetches that a broker is holding back, which were allowed when they came in and would
+deliver otherwise. Then its rows. Then the generation, so that whoever comes back has another principal, and neither the
+bound nor an old key follows. Each step may be repeated; how far one has come is in the database, and control goes on
+from there after a crash.
 """
 
 from __future__ import annotations
@@ -104,19 +105,18 @@ class Revoker:
         start = time.monotonic()
         self._verifier.revoke(revocation.principal, revocation.generation)
         try:
+            # First, so that grants and sessions end also while a broker is away; outside of the turn, so that a process
+            # which is slow to answer holds up no other revocation.
+            self._tell(revocation)
             with self._turn:
-                revocation = self._at_brokers(self._newest(revocation), start + self._settle_seconds)
-                if revocation.step is Step.ROWS_GONE:
-                    revocation = self._next_generation(revocation)
+                self._at_brokers(self._newest(revocation), start + self._settle_seconds)
+                self._next_generation(self._newest(revocation))
+            done = self._finish(revocation)
         except WardstreamError as error:
             # Grants, keys and sessions are ended all the same; only what is open at the broker has to wait for it.
             logger.error("a revocation waits for the broker", extra={"principal": revocation.principal, "reason": error.message})
-            self._tell(revocation)
-            return Settlement(settled=False, seconds=time.monotonic() - start)
-        # Outside of the turn: a process that is slow to answer holds up no other revocation.
-        if revocation.step is Step.GENERATION:
-            revocation = self._tell(revocation)
-        return Settlement(revocation.step is Step.DONE, time.monotonic() - start)
+            done = False
+        return Settlement(done, time.monotonic() - start)
 
     def resume(self) -> int:
         """Go on with every unfinished revocation; returns how many are still not at their end."""
@@ -140,39 +140,49 @@ class Revoker:
 
     def _newest(self, revocation: Revocation) -> Revocation:
         with self._repository.transaction() as tenancy:
-            return next(one for one in tenancy.revocations() if one.principal == revocation.principal)
+            return tenancy.revocation(revocation.principal)
 
-    def _at_brokers(self, revocation: Revocation, deadline: float) -> Revocation:
+    def _at_brokers(self, revocation: Revocation, deadline: float) -> None:
         with self._rights:
             if revocation.step is Step.DECIDED:
                 self._broker.set_consumer_rate(revocation.principal, _STOPPED)
-                revocation = self._keep(replace(revocation, step=Step.THROTTLED))
-            if revocation.step is not Step.THROTTLED:
-                return revocation
+                self._keep(revocation, Step.THROTTLED)
+            elif revocation.step is not Step.THROTTLED:
+                return
             self._broker.delete_all_acls(revocation.principal)
         asked = (f"User:{revocation.principal}",)
         while any(self._broker.everywhere(lambda address: self._broker.acl_rows(address, asked))):
             if time.monotonic() > deadline:
                 raise Unavailable("a broker still shows rows of a removed member")
             time.sleep(_LOOK_AGAIN_SECONDS)
-        return self._keep(replace(revocation, step=Step.ROWS_GONE))
+        self._keep(revocation, Step.ROWS_GONE)
 
-    def _next_generation(self, revocation: Revocation) -> Revocation:
-        revocation = replace(revocation, step=Step.GENERATION)
+    def _next_generation(self, revocation: Revocation) -> None:
+        if revocation.step is not Step.ROWS_GONE:
+            return
         with self._repository.transaction() as tenancy:
             member = tenancy.member(revocation.project, revocation.member)
             if member is not None and member.generation == revocation.generation:
                 tenancy.put_member(replace(member, generation=revocation.generation + 1))
-            tenancy.put_revocation(revocation)
-        return revocation
+            tenancy.put_revocation(replace(tenancy.revocation(revocation.principal), step=Step.GENERATION))
 
-    def _tell(self, revocation: Revocation) -> Revocation:
+    def _tell(self, revocation: Revocation) -> None:
         """Tell who has not acknowledged. Two tellings at once may tell a process twice, which changes nothing for it."""
-        left = revocation.peers - self._peers.tell(revocation)
-        done = not left and revocation.step is Step.GENERATION
-        return self._keep(replace(revocation, peers=left, step=Step.DONE if done else revocation.step))
-
-    def _keep(self, revocation: Revocation) -> Revocation:
+        told = self._peers.tell(revocation)
         with self._repository.transaction() as tenancy:
-            tenancy.put_revocation(revocation)
-        return revocation
+            newest = tenancy.revocation(revocation.principal)
+            tenancy.put_revocation(replace(newest, peers=newest.peers - told))
+
+    def _finish(self, revocation: Revocation) -> bool:
+        """Return whether nothing is left to do, and keep that."""
+        with self._repository.transaction() as tenancy:
+            newest = tenancy.revocation(revocation.principal)
+            if newest.step is Step.GENERATION and not newest.peers:
+                newest = replace(newest, step=Step.DONE)
+                tenancy.put_revocation(newest)
+        return newest.step is Step.DONE
+
+    def _keep(self, revocation: Revocation, step: Step) -> None:
+        # On the newest row: who acknowledged meanwhile stays so.
+        with self._repository.transaction() as tenancy:
+            tenancy.put_revocation(replace(tenancy.revocation(revocation.principal), step=step))

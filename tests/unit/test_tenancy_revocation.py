@@ -1,0 +1,136 @@
+"""A revocation's way through processes and broker, on a database of the test's own."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+import tenancy
+from tenancy.authority.issuer import new_key
+from tenancy.broker import Broker
+from tenancy.grants import GrantVerifier
+from tenancy.model import Member, MemberState, Project, Role
+from tenancy.repository import Repository, Revocation, Step
+from tenancy.revocation import Peers, Revoker
+from tests.support.waiting import eventually
+from wardstream.clock import ManualClock
+from wardstream.database import connect, migrate
+from wardstream.errors import Unavailable
+from wardstream.names import MemberName, ProjectName
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+ICU, ANNA = ProjectName("icu-west"), MemberName("anna")
+BOTH = frozenset({"gateway", "query"})
+
+
+class Outside:
+    """Broker and processes, as far as a revocation asks them; keeps in which order it did."""
+
+    names = BOTH
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+        self.awake = BOTH
+        self.broker_answers = True
+        self.at_the_broker: Callable[[], None] = lambda: None
+
+    def tell(self, revocation: Revocation) -> frozenset[str]:
+        self.happened.append("told")
+        return revocation.peers & self.awake
+
+    def set_consumer_rate(self, principal: str, bytes_a_second: float | None) -> None:
+        self.happened.append("broker")
+        self.at_the_broker()
+        if not self.broker_answers:
+            raise Unavailable("no broker answers")
+
+    def delete_all_acls(self, principal: str) -> None:
+        pass
+
+    def everywhere(self, question: Callable[[tuple[str, int]], frozenset[str]]) -> list[frozenset[str]]:
+        return [frozenset()]
+
+
+class Case:
+    """One member that was removed a moment ago."""
+
+    def __init__(self, folder: Path) -> None:
+        engine = connect(f"sqlite:///{folder / 'tenancy.sqlite'}")
+        migrate(engine, Path(tenancy.__file__).parent / "migrations")
+        self.repository = Repository(engine)
+        self.outside = Outside()
+        clock = ManualClock(NOW)
+        public = new_key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self.revoker = Revoker(
+            repository=self.repository,
+            broker=cast(Broker, self.outside),
+            peers=cast(Peers, self.outside),
+            verifier=GrantVerifier(public, clock),
+            clock=clock,
+            settle_seconds=1,
+            rights=threading.Lock(),
+        )
+        member = Member(ICU, ANNA, Role.OBSERVER, 1, MemberState.REMOVED, frozenset(), frozenset(), NOW)
+        self.begun = Revocation(member.principal_name, ICU, ANNA, 1, Step.DECIDED, BOTH, NOW)
+        with self.repository.transaction() as tenancy_:
+            tenancy_.add_project(Project(ICU, "", sandboxed=True, created_at=NOW))
+            tenancy_.put_member(member)
+            tenancy_.add_revocation(self.begun)
+
+    def kept(self) -> tuple[Step, frozenset[str]]:
+        with self.repository.transaction() as tenancy_:
+            found = tenancy_.revocation(self.begun.principal)
+        return found.step, found.peers
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def test_processes_are_told_before_the_broker_is_asked(case: Case) -> None:
+    assert case.revoker.carry_out(case.begun).settled
+    assert case.outside.happened == ["told", "broker"]
+    assert case.kept() == (Step.DONE, frozenset())
+
+
+def test_who_acknowledged_while_the_broker_was_away_stays_told(case: Case) -> None:
+    case.outside.broker_answers = False
+    assert not case.revoker.carry_out(case.begun).settled
+    assert case.kept() == (Step.DECIDED, frozenset())
+    case.outside.broker_answers, case.outside.awake = True, frozenset()
+    assert case.revoker.resume() == 0
+    assert case.kept() == (Step.DONE, frozenset())
+
+
+def test_a_process_that_is_away_is_told_by_a_later_run(case: Case) -> None:
+    case.outside.awake = frozenset({"query"})
+    assert case.revoker.resume() == 1
+    assert case.kept() == (Step.GENERATION, frozenset({"gateway"}))
+    case.outside.awake = BOTH
+    assert case.revoker.resume() == 0
+
+
+def test_what_a_process_acknowledged_while_the_broker_was_slow_is_not_written_back(case: Case) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        reached.set()
+        assert go_on.wait(10)
+
+    case.outside.at_the_broker, case.outside.awake = wait, frozenset()
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(case.revoker.carry_out, case.begun)]
+        assert reached.wait(10)
+        case.outside.awake = BOTH
+        runs.append(pool.submit(case.revoker.carry_out, case.begun))
+        # The second tells the processes although the first is still at the broker.
+        eventually(lambda: case.kept() == (Step.DECIDED, frozenset()))
+        go_on.set()
+        assert all(run.result(10).settled for run in runs)
+    assert case.outside.happened == ["told", "broker", "told"]
