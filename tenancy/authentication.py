@@ -186,7 +186,7 @@ class Authentication:
             if member.role in (Role.DATA_SCIENTIST, Role.OBSERVER) and project.sandboxed:
                 raise Denied(
                     f"project {project.name} is sandboxed: a {member.role} holds no certificate outside the platform. "
-                    "Use this token for an API key (`wardstream enrol`), and run programs inside (`wardstream program run`)"
+                    "Use this token for an API key (`wardstream credentials api-key <token>`), and run programs inside (`wardstream program run`)"
                 )
             profile = DEVICE if member.role is Role.DEVICE else OWNER
             issued = self._issue(tenancy, csr, profile, member, now)

@@ -114,9 +114,10 @@ class Credentials:
         return None if row is None else StoredSecret(_holder(row), row.secret_hash, None, row.revoked_at)
 
     def revoke_administrator_keys(self, at: datetime) -> None:
-        """Make every administrator's key worthless."""
+        """Make every administrator's key worthless, and end the sessions that were opened with one or by link."""
         table = tables.api_keys
         self._connection.execute(update(table).where(table.c.project.is_(None), table.c.revoked_at.is_(None)).values(revoked_at=at))
+        self._connection.execute(delete(tables.sessions).where(tables.sessions.c.project.is_(None)))
 
     def add_enrolment_token(self, secret: Secret, holder: Holder, expires_at: datetime) -> None:
         """Keep a one-time token."""

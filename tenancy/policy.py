@@ -146,6 +146,8 @@ def _for_machine(principal: Principal, action: Action, dataset: Dataset | None) 
     if action in _DATA and reads:
         return _ALLOWED
     if action is Action.RECORD_WRITE and writes:
+        if dataset.processors and not service:
+            return _refused(f"{dataset.name} is the result of {', '.join(sorted(dataset.processors))}; devices do not write it")
         return _ALLOWED
     if action is Action.SCHEMA_REGISTER and writes and service:
         return _ALLOWED

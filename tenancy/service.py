@@ -188,7 +188,9 @@ class TenancyService:
                 raise Conflict(f"member {name} of project {project} exists already, as {before.role}")
             if tenancy.unfinished_revocation(project, name) is not None:
                 raise Unavailable(f"{name} is still being removed from project {project}: try again in a moment")
-            self._existing(tenancy, project, {*reads, *writes})
+            for dataset in self._existing(tenancy, project, {*reads, *writes}):
+                if role is Role.DEVICE and dataset.processors:
+                    raise Conflict(f"{dataset.name} is the result of {', '.join(sorted(dataset.processors))}: leave it out of writes")
             members = tenancy.members(project)
             check_members(members)
             member = replace(

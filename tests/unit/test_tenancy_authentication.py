@@ -182,7 +182,7 @@ def test_name_in_a_request_does_not_count(house: House) -> None:
 @pytest.mark.parametrize("role", [Role.DATA_SCIENTIST, Role.OBSERVER])
 def test_scientist_of_a_sandboxed_project_holds_no_certificate_outside(house: House, role: Role) -> None:
     token = house.token(role)
-    with pytest.raises(Denied, match="wardstream program run"):
+    with pytest.raises(Denied, match=r"credentials api-key <token>.*wardstream program run"):
         house.authentication.enrol_certificate(token, csr())
     assert house.authentication.enrol_api_key(token)[1] == f"icu-west__{role}"
     assert house.authentication.enrol_certificate(house.token(role, OPEN), csr()).principal == f"teaching__{role}"
@@ -369,15 +369,18 @@ def test_link_ends_and_the_next_start_makes_another(house: House) -> None:
     assert house.authentication.exchange(Proof(link=house.link_file.read_text().strip()), door=Door.OUTSIDE).session
 
 
-def test_removing_the_administrators_key_file_makes_a_new_key_and_ends_the_old(house: House) -> None:
+def test_removing_the_administrators_key_file_makes_a_new_key_and_ends_the_old_with_its_sessions(house: House) -> None:
     first_credentials(house.repository, house.clock, key_file=house.key_file, link_file=house.link_file)
     old = house.key_file.read_text()
+    session = house.authentication.exchange(Proof(api_key=old), door=Door.OUTSIDE, open_session=True).session
     house.key_file.unlink()
     first_credentials(house.repository, house.clock, key_file=house.key_file, link_file=house.link_file)
     made = house.authentication.exchange(Proof(api_key=house.key_file.read_text()), door=Door.OUTSIDE)
     assert made.principal.kind is PrincipalKind.ADMINISTRATOR
     with pytest.raises(Unauthenticated):
         house.authentication.exchange(Proof(api_key=old), door=Door.OUTSIDE)
+    with pytest.raises(Unauthenticated, match="log in again"):
+        house.authentication.exchange(Proof(session=session), door=Door.OUTSIDE)
 
 
 @pytest.mark.parametrize("kind", list(SecretKind))

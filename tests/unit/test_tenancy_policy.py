@@ -77,6 +77,8 @@ def test_who_writes_follows_from_the_dataset(permission: DatasetPermission, owne
 def test_nobody_writes_a_processors_result_but_the_processor() -> None:
     result = dataset(permission=DatasetPermission.EDITABLE, processors=("ecg-proc",))
     assert not decide(member(Role.DATA_OWNER), Action.RECORD_WRITE, result).allowed
+    refused = decide(member(Role.DEVICE, writes={ECG}), Action.RECORD_WRITE, result)
+    assert (refused.allowed, refused.reason) == (False, "ecg is the result of ecg-proc; devices do not write it")
     assert decide(member(Role.SERVICE, writes={ECG}), Action.RECORD_WRITE, result).allowed
 
 
