@@ -18,12 +18,12 @@ from tests.support.stack import NewProject, RunningStack, Setting, start, tempor
 from wardstream.kafka import consumer
 
 _TRIALS = 20
-_ORDINARY_TRIALS = 5
+_ORDINARY_TRIALS = 3
 # 20 MB in 2.5 s: sooner than a parked fetch ends for any other reason (15 s of its own, 5 s of an idle connection).
 _BYTES_PER_SECOND = 8_000_000
 _RECORD = 20_000
-# Several times as long as a parked fetch waits for its bytes.
-_WATCHED_SECONDS = 8.0
+# Twice as long as a parked fetch waits for its bytes.
+_WATCHED_SECONDS = 6.0
 _PARKED: dict[str, Setting] = {
     "fetch_min_bytes": 20_000_000,
     "fetch_wait_max_ms": 15_000,

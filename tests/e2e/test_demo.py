@@ -1,5 +1,6 @@
 """The demo's main line on fewer records: each step checks itself, and what it found is checked here."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from examples.demo.people import Platform
 from examples.demo.story import Scale, Story
 from tests.support.stack import REPOSITORY, RunningStack
+from wardstream.errors import WardstreamError
 
 
 @pytest.mark.timeout(420)
@@ -53,10 +55,12 @@ def test_two_studies_go_from_certificates_to_a_trained_model(stack: RunningStack
 
 
 def _stop_what_runs(story: Story) -> None:
-    """Other tests share the machine with the demo's processors and tables."""
-    story.ida.project.remove_member("trainer")
+    """Other tests share the machine with the demo's processors and tables. Nothing is tested here, so nothing fails."""
+    with suppress(WardstreamError):
+        story.ida.project.remove_member("trainer")
     for owner in (story.ida, story.olaf):
-        for processor in owner.project.processors.list():
-            owner.project.processors.remove(processor["name"])
-        for group in owner.project.get_feature_store().get_feature_groups():
-            group.delete()
+        with suppress(WardstreamError):
+            for processor in owner.project.processors.list():
+                owner.project.processors.remove(processor["name"])
+            for group in owner.project.get_feature_store().get_feature_groups():
+                group.delete()
