@@ -12,6 +12,7 @@ from tenancy.broker import TopicState
 from tenancy.model import MATERIALISER, Dataset, DatasetKind, DatasetPermission, Door, Member, MemberState, Project, Role, principal_for
 from tenancy.plan import AddPartitions, AlterConfig, CreateRows, CreateTopic, TopicSpec, plan_rows, plan_topics
 from tenancy.policy import Action, decide
+from tenancy.topic_config import checked_config
 from tenancy.wire import AclRow
 from wardstream.names import DatasetName, MemberName, ProjectName, internal_prefix, member_prefix
 
@@ -136,6 +137,14 @@ def test_carrying_out_a_plan_of_topics_leaves_nothing_to_plan(wanted: list[Topic
             found[change.name] = replace(found[change.name], config={**kept, **change.set_to})
     assert plan_topics(wanted, found) == []
     assert all(found[spec.name].partitions >= spec.partitions for spec in there)
+
+
+@given(st.integers(-1, 2**63 - 1), st.integers(0, 5))
+def test_number_however_written_is_what_the_broker_answers(number: int, zeros: int) -> None:
+    digits = "0" * min(zeros, 19 - len(str(abs(number)))) + str(abs(number))
+    for written in {("-" if number < 0 else "") + digits, *(["-" + digits] if number == 0 else [])}:
+        wanted = TopicSpec("a.x", 1, checked_config({"retention.ms": written}))
+        assert plan_topics([wanted], {"a.x": TopicState("a.x", 1, {"retention.ms": str(number)}, "id")}) == []
 
 
 rows = st.frozensets(
