@@ -12,7 +12,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from wardstream.errors import Denied, Unavailable, WardstreamError
+from wardstream.errors import Denied, LimitExceeded, Unavailable, WardstreamError
 from wardstream.settings import KafkaSettings
 
 _quiet = logging.getLogger("librdkafka")
@@ -100,7 +100,7 @@ def deliver(
 ) -> list[tuple[int, int]]:
     """Produce all of (topic, key, value, headers) and return (partition, offset) of each, in order.
 
-    Returns only after every record is acknowledged; raises `Denied` or `Unavailable` if any is not.
+    Returns only after every record is acknowledged; raises `Denied`, `LimitExceeded` or `Unavailable` if any is not.
     Then some may be in the log all the same: repeating the call may repeat records. `acknowledged` gets
     the numbers of those that are there for sure, also where this raises.
     """
@@ -148,6 +148,10 @@ def kafka_error(error: BaseException, doing: str) -> WardstreamError:
     name = inner.name() if hasattr(inner, "name") else type(inner).__name__
     if "AUTHORIZATION_FAILED" in name:
         return Denied(f"the broker refused to {doing}: {name}")
+    if name in ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"):
+        # The same would be refused again. The second is of a batch that no segment of the topic can hold.
+        setting = "max.message.bytes" if name == "MSG_SIZE_TOO_LARGE" else "max.message.bytes or segment.bytes"
+        return LimitExceeded(f"cannot {doing}: larger than the topic's {setting} ({name}); send less at once, or alter the dataset")
     if name == "_TRANSPORT":
         return Unavailable(
             f"cannot {doing}: the broker closed the connection; is the certificate valid and issued for this platform?", error=str(inner)
