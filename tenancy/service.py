@@ -467,7 +467,8 @@ class TenancyService:
         except Invalid:
             # The broker refuses what our own checks let pass: left so, nothing of the project could be settled any more.
             with self._repository.transaction() as tenancy:
-                tenancy.alter_dataset(before)
+                if (stored := tenancy.dataset(project, name)) is not None:
+                    tenancy.alter_dataset(_taken_back(stored.dataset, before, after))
                 tenancy.audit(_event(principal, Action.DATASET_ALTER, project, name, why="taken back: the broker refuses it"), now)
             self._settle_if_possible(project)
             raise
@@ -647,6 +648,16 @@ def _check_partitions(partitions: int) -> None:
 
 def _same(one: Dataset, other: Dataset) -> bool:
     return (one.kind, one.permission, one.partitions, one.config) == (other.kind, other.permission, other.partitions, other.config)
+
+
+def _taken_back(found: Dataset, before: Dataset, after: Dataset) -> Dataset:
+    """Return `found` without the change from `before` to `after`; what somebody else has set since then stays."""
+    return replace(
+        found,
+        partitions=before.partitions if found.partitions == after.partitions else found.partitions,
+        config=before.config if found.config == after.config else found.config,
+        permission=before.permission if found.permission is after.permission else found.permission,
+    )
 
 
 def _state(stored: StoredDataset) -> DatasetState:

@@ -52,6 +52,7 @@ class Memory:
     def __init__(self) -> None:
         self.kept: dict[str, TopicState] = {}
         self.refused: set[str] = set()
+        self.meanwhile: Callable[[], None] = lambda: None
         self.late = 0.0
         self._changes: list[tuple[float, bool, frozenset[AclRow]]] = []
         self._lock = threading.Lock()
@@ -83,6 +84,7 @@ class Memory:
 
     def alter_config(self, name: str, set_to: Mapping[str, str], remove: Collection[str]) -> None:
         if name in self.refused:
+            self.meanwhile()
             raise Invalid(f"the broker refused to alter {name}")
         found = self.kept[name]
         self.kept[name] = replace(found, config={**{k: v for k, v in found.config.items() if k not in remove}, **set_to})
@@ -189,6 +191,24 @@ def test_a_setting_that_the_broker_refuses_is_taken_back(house: House) -> None:
     assert kept.config == {"retention.ms": "1000"}
     assert house.told("taken back") == [("dataset.alter", "lab")]
     assert house.reconciler.settle(ICU).settled
+
+
+def test_taking_a_setting_back_leaves_the_permission_that_somebody_else_set_meanwhile(house: House) -> None:
+    house.create("lab", {"retention.ms": "1000"})
+    house.broker.refused.add("icu-west.lab")
+
+    def protect() -> None:
+        lab = house.dataset("lab")
+        assert lab is not None
+        with house.repository.transaction() as tenancy_:
+            tenancy_.alter_dataset(replace(lab, permission=DatasetPermission.READ_ONLY))
+
+    house.broker.meanwhile = protect
+    with pytest.raises(Invalid):
+        house.service.alter_dataset(OWNER, ICU, DatasetName("lab"), config={"retention.ms": "7"})
+    kept = house.dataset("lab")
+    assert kept is not None
+    assert (kept.config, kept.permission) == ({"retention.ms": "1000"}, DatasetPermission.READ_ONLY)
 
 
 def test_a_dataset_that_the_broker_refuses_leaves_nothing(house: House) -> None:
