@@ -16,7 +16,7 @@ from tests.support.tables import BEGIN, Table, new_table, rows
 from tests.support.waiting import eventually
 from topics.deadletter import parse
 from wardstream.clock import to_ms
-from wardstream.errors import Unavailable
+from wardstream.errors import LimitExceeded
 from wardstream.kafka import MOST_RECORD_BYTES, deliver
 
 pytestmark = pytest.mark.stack
@@ -96,7 +96,7 @@ def test_records_that_were_acknowledged_are_known_where_another_is_refused(table
     client = table.project.owner.producer(compression_type="none")
     acknowledged: set[int] = set()
     messages: list[Any] = [(table.group.topic, None, value, []) for value in (b"not Avro", bytes(4 << 20))]
-    with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
+    with pytest.raises(LimitExceeded, match="MSG_SIZE_TOO_LARGE"):
         deliver(client, messages, seconds=20, acknowledged=acknowledged)
     assert acknowledged == {0}
 
