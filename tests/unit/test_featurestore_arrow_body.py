@@ -1,7 +1,7 @@
 """Arrow bodies of strangers: what is taken, and what is refused before it takes memory or the process."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from featurestore.arrow_body import arrow_table
-from wardstream.errors import Invalid
+from wardstream.errors import Invalid, LimitExceeded
 
 ROWS = pa.table(
     {
@@ -39,6 +39,34 @@ def test_a_dictionary_counts_once_however_many_batches_use_it() -> None:
     column = pa.array(["x" * 10_000] * 100).dictionary_encode()
     batches = pa.table({"rhythm": column}).to_batches(max_chunksize=1)
     assert arrow_table(stream(batches)).num_rows == 100
+
+
+def text_views(text: str, rows: int) -> pa.Array:
+    """Rows that all point at one text."""
+    one = pa.array([text]).cast(pa.string_view())
+    view = one.buffers()[1].to_pybytes()[:16]
+    return pa.Array.from_buffers(pa.string_view(), rows, [None, pa.py_buffer(view * rows), *one.buffers()[2:]])
+
+
+@pytest.mark.parametrize("shared", [lambda text, rows: pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), [text]), text_views])
+def test_a_text_that_many_rows_share_counts_for_each_of_them(shared: Callable[[str, int], pa.Array]) -> None:
+    few, many = (stream([pa.record_batch({"note": shared("x" * 60_000, rows)})]) for rows in (10, 9_000))
+    assert arrow_table(few).num_rows == 10
+    assert arrow_table(stream([pa.record_batch({"note": shared("x", 0)})])).num_rows == 0
+    with pytest.raises(LimitExceeded, match="more than 512 MiB once no value is shared"):
+        arrow_table(many)
+
+
+@pytest.mark.parametrize(
+    "values", [pa.array([1, 2]), pa.nulls(2), pa.array([b"abc"] * 2, pa.binary(3)), pa.array([None, "b"], pa.large_string())]
+)
+def test_dictionaries_hold_plain_values(values: pa.Array) -> None:
+    assert arrow_table(stream([pa.record_batch({"a": pa.DictionaryArray.from_arrays([0, None, 1], values)})])).num_rows == 3
+
+
+def test_a_dictionary_of_lists_is_refused() -> None:
+    with pytest.raises(Invalid, match="dictionaries of texts, numbers or times"):
+        arrow_table(stream([pa.record_batch({"a": pa.DictionaryArray.from_arrays([0], pa.array([[1]]))})]))
 
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
@@ -93,8 +121,9 @@ def test_anything_else_is_refused(body: bytes) -> None:
         arrow_table(body)
 
 
-def test_a_stream_damaged_anywhere_is_refused_or_read() -> None:
-    body = stream(ROWS.to_batches())
+@pytest.mark.parametrize("rows", [ROWS, pa.table({"note": pa.array(["a", None, "more than twelve"]).cast(pa.string_view())})])
+def test_a_stream_damaged_anywhere_is_refused_or_read(rows: pa.Table) -> None:
+    body = stream(rows.to_batches())
     for place in range(len(body)):
         for value in (0, 0xFF):
             damaged = bytearray(body)
