@@ -261,9 +261,11 @@ def _decimal(schema: Any, value: Any, where: str) -> bytes:
         raise _wrong(where, "a number, best as text so that no digit is lost", value)
     parts = number.as_tuple()
     shift = int(parts.exponent) + scale
-    digits = int("".join(map(str, parts.digits)))
-    # A shift beyond the precision cannot fit; the bound also keeps 10**shift from growing with the input.
-    fits = abs(shift) <= precision + scale and (shift >= 0 or digits % 10**-shift == 0)
+    # Beyond these bounds nothing fits; they also keep digits and 10**shift from growing with the input. From a decimal, since Python
+    # makes no number of a text of more than 4300 digits.
+    fits = abs(shift) <= precision + scale and len(parts.digits) <= 2 * precision + scale
+    digits = int(Decimal((0, parts.digits, 0))) if fits else 0
+    fits = fits and (shift >= 0 or digits % 10**-shift == 0)
     unscaled = (digits * 10**shift if shift >= 0 else digits // 10**-shift) if fits else None
     if unscaled is None or unscaled >= 10**precision:
         raise _DoesNotFit(f"{_place(where)}a number of at most {precision} digits, {scale} of them behind the point")

@@ -108,6 +108,7 @@ def test_a_decimal_keeps_its_digits(given: Any, unscaled: int) -> None:
         (logical("bytes", "decimal", precision=4, scale=2), "123.45", "f: a number of at most 4 digits"),
         (logical("bytes", "decimal", precision=4, scale=2), "1.234", "f: a number of at most 4 digits"),
         (logical("bytes", "decimal", precision=4, scale=2), "1e999999", "f: a number of at most 4 digits"),
+        (logical("bytes", "decimal", precision=4, scale=2), "9" * 5000, "f: a number of at most 4 digits"),
         (logical("bytes", "decimal", precision=4, scale=2), "many", "f: a number, best as text"),
     ],
 )
@@ -150,3 +151,10 @@ def test_a_record_without_end_and_a_broken_key_cost_no_other_record() -> None:
         (0, "the record is nested too deeply"),
         (1, "f.*: text with half of a surrogate pair"),
     ]
+
+
+def test_a_decimal_that_its_schema_lets_be_long_is_written_whole() -> None:
+    schema = schema_of(logical("bytes", "decimal", precision=6000, scale=2))
+    made = encode_records([{"f": "9" * 5000}], 1, schema)
+    assert made.misfits == []
+    assert int.from_bytes(made.values[0][7:], "big", signed=True) == (10**5000 - 1) * 100
