@@ -53,7 +53,7 @@ class NewFeatureGroup(Shape):
     """A feature group to create."""
 
     name: str = Field(description="lower-case words joined by '_'")
-    version: int | None = Field(default=None, description="left out: the next one")
+    version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="left out: the next one")
     description: str = ""
     primary_key: list[str]
     event_time: str
@@ -264,7 +264,12 @@ def progress(asking: Asking, service: Service, project: str, group: str, version
     responses=_ARROW_ANSWER,
 )
 def rows(
-    asking: Asking, service: Service, project: str, group: str, version: Version, limit: Annotated[int | None, Query(ge=1)] = None
+    asking: Asking,
+    service: Service,
+    project: str,
+    group: str,
+    version: Version,
+    limit: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> StreamingResponse:
     """Return the rows as Arrow; of rows with equal key and event time the one ingested last."""
     return _arrow(service.rows(asking, project, group, version, limit=limit))
@@ -342,6 +347,13 @@ def all_feature_groups(request: Request, service: Service) -> list[dict[str, Any
     """Return the groups of every project, for the process that fills their tables."""
     require_peer(request, "ws-stream-worker")
     return [{**_shown(stored), "project": stored.group.project} for stored in service.all_groups()]
+
+
+@internal.get("/projects/{project}/feature-groups/{group}/{version}/offsets", name="feature-group-offsets")
+def offsets(request: Request, asking: Asking, service: Service, project: str, group: str, version: Version) -> Mapping[int, int]:
+    """Return the next offset of each partition, for inserts that wait until the table has them."""
+    require_peer(request, "ws-gateway")
+    return service.offsets(asking, project, group, version)
 
 
 @internal.post("/revocations", name="revocation", status_code=204)

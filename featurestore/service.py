@@ -11,7 +11,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,6 +25,7 @@ import pyarrow as pa
 from featurestore.control import Control
 from featurestore.model import FeatureGroup, group_from_document
 from featurestore.offline.asof import point_in_time_join
+from featurestore.offline.commit import DataFile, Snapshot
 from featurestore.offline.engine import define_stored, engine, listed
 from featurestore.offline.table import NEWEST_FIRST, OfflineTable, deduplicated_sql
 from featurestore.online.store import OnlineVectors, Selection, read_vectors
@@ -47,8 +48,8 @@ _MOST_PARTITIONS = 64
 _MOST_ENTITIES = 10_000
 _MOST_LABELS = 20_000_000
 _BATCH_ROWS = 65_536
-# Above this, counting the repeats of a table costs more than leaving them out in each statement.
-_COUNTED_ROWS = 20_000_000
+# Looking for repeats among more new rows than this costs more than leaving repeats out in each statement.
+_MOST_LOOKED_AT = 20_000_000
 # Readers of whole tables and training data at a time, and how long others wait; one that a slow client holds up is waited for too.
 _TURNS = 4
 _TURN_SECONDS = 60.0
@@ -233,9 +234,9 @@ class FeatureStoreService:
     def delete_group(self, caller: Caller, project: str, name: str, version: int) -> None:
         """Remove a group with its topic, subject, online rows and table; a deletion that was interrupted is finished by another one.
 
-        Raises `Unavailable` when a store is away; `Conflict` while a processor uses it, `Denied` where control does not let the
-        caller delete it: then the group is as it was. Not promised: that online rows go whose records had not reached the table,
-        which takes seconds; they cannot be read.
+        Raises `Unavailable` when a store is away; `Conflict` while a processor uses it, `Denied` or `Unauthenticated` where control
+        does not let the caller delete it: then the group is as it was. Not promised: that online rows go whose records had not
+        reached the table, which takes seconds; they cannot be read.
         """
         owner = self._project(caller, project, Action.DATASET_LIST)
         stored = self._group(caller, owner, name, version, Action.DATASET_DELETE, states=(GroupState.ACTIVE, GroupState.DELETING))
@@ -243,7 +244,7 @@ class FeatureStoreService:
         self._move(group, GroupState.DELETING)
         try:
             self._control.delete_dataset(caller.grant, owner, group.dataset)
-        except (Conflict, Denied):
+        except (Conflict, Denied, Unauthenticated):
             # Control refuses in these words only where the topic is there and nothing was done to it.
             self._move(group, GroupState.ACTIVE)
             raise
@@ -264,10 +265,15 @@ class FeatureStoreService:
         owner = self._project(caller, project, Action.DATASET_LIST)
         return self._held(self._group(caller, owner, name, version, Action.DATASET_LIST).group).progress()
 
+    def offsets(self, caller: Caller, project: str, name: str, version: int) -> Mapping[int, int]:
+        """Return the next record of each partition: everything below is in the group's table. Counts nothing, so it may be asked often."""
+        owner = self._project(caller, project, Action.DATASET_LIST)
+        return self._held(self._group(caller, owner, name, version, Action.DATASET_LIST).group).offsets()
+
     # Rows
 
     def revoke(self, principal: str, generation: int) -> None:
-        """End this member's access up to `generation`: streams of rows that are open fail before their next batch."""
+        """End this member's access up to `generation`: rows that are being read fail before their next batch."""
         self._ended.add(principal, generation)
 
     def rows(self, caller: Caller, project: str, name: str, version: int, *, limit: int | None = None) -> RowStream:
@@ -276,7 +282,7 @@ class FeatureStoreService:
         if limit is not None and limit < 1:
             raise Invalid(f"limit must be at least 1, got {limit}")
         group = self._group(caller, owner, name, version, Action.ROW_READ).group
-        pinned = self._held(group).pinned(count=True)
+        pinned = self._held(group).pinned(look=True)
         return self._stream(caller, group.arrow_schema(), _rows(pinned, limit))
 
     def sql(self, caller: Caller, project: str, statement: str, *, max_rows: int | None = None) -> SqlAnswer:
@@ -295,11 +301,18 @@ class FeatureStoreService:
             shapes[group.name] = shapes[group.dataset] = shape
         checked = check(statement, shapes)
         tables = [
-            _sql_table(self._held(group).pinned(count=True), checked.reads[group.dataset])
+            _sql_table(self._held(group).pinned(look=True), checked.reads[group.dataset])
             for group in readable
             if group.dataset in checked.reads
         ]
         answer = self._sql.run(checked.sql, tables, owner=caller.principal.name, max_rows=max_rows)
+        answer = replace(answer, allowed=self._access(caller))
+        try:
+            # Access may have ended before the engine knew of the statement, when there was none to end.
+            answer.allowed()
+        except Unauthenticated:
+            answer.file.close()
+            raise
         logger.info(
             "rows read by SQL",
             extra={"project": owner, "principal": caller.principal.name, "tables": sorted(checked.reads), "rows": answer.rows},
@@ -444,7 +457,11 @@ class FeatureStoreService:
         return known
 
     def _stream(self, caller: Caller, schema: pa.Schema, batches: Generator[pa.RecordBatch, None, None]) -> RowStream:
-        return RowStream(schema, self._in_turn(batches), lambda: self._ended.require_none(caller.principal))
+        return RowStream(schema, self._in_turn(batches), self._access(caller))
+
+    def _access(self, caller: Caller) -> Callable[[], None]:
+        """Return what raises `Unauthenticated` once the caller's access has ended."""
+        return lambda: self._ended.require_none(caller.principal)
 
     def _in_turn(self, batches: Generator[pa.RecordBatch, None, None]) -> Generator[pa.RecordBatch, None, None]:
         """Yield `batches` while holding one of the few turns: each reader may take a gibibyte."""
@@ -470,19 +487,40 @@ class _HeldTable:
     def __init__(self, table: OfflineTable) -> None:
         self._table = table
         self._lock = threading.Lock()
+        # Files, by name, among which no row is a repeat, and files among which one is: each commit adds few to them.
+        self._single: frozenset[str] = frozenset()
+        self._repeated: frozenset[str] = frozenset()
 
     def create(self) -> None:
         with self._lock:
             self._table.create()
 
-    def pinned(self, *, count: bool = False) -> PinnedTable:
-        """Return the newest version; with `count`, also how many of its rows are repeats, unless the table is very large."""
+    def pinned(self, *, look: bool = False) -> PinnedTable:
+        """Return the newest version; with `look`, also whether it has no repeats, unless a great deal of it is new."""
         with self._lock:
             found = self._table.snapshot()
-            files = tuple(self._table.path / name for name in found.files)
-            stored = sum(file.rows for file in found.files.values())
-            repeats = stored - self._table.rows(found.version) if count and stored <= _COUNTED_ROWS else None
-        return PinnedTable(self._table.group, found.version, files, repeats)
+            single = look and self._is_single(found.files)
+        return PinnedTable(self._table.group, found.version, self._paths(found.files), single)
+
+    def _is_single(self, files: Mapping[str, DataFile]) -> bool:
+        if self._repeated and self._repeated <= files.keys():
+            return False
+        new = files.keys() - self._single
+        if sum(files[name].rows for name in new) > _MOST_LOOKED_AT:
+            return False
+        kept = files.keys() & self._single
+        if new and has_repeats(self._table.group, self._paths(new), self._paths(kept)):
+            self._repeated = frozenset(files)
+            return False
+        self._single, self._repeated = frozenset(files), frozenset()
+        return True
+
+    def _paths(self, names: Iterable[str]) -> tuple[Path, ...]:
+        return tuple(self._table.path / name for name in names)
+
+    def offsets(self) -> dict[int, int]:
+        with self._lock:
+            return _offsets(self._table.snapshot())
 
     def newest_event_time(self) -> datetime | None:
         with self._lock:
@@ -494,18 +532,34 @@ class _HeldTable:
         with self._lock:
             found = self._table.snapshot()
             progress = self._table.progress()
-        # A group's topic is made once and never again under its name, so there is one topic id.
-        offsets = {int(app.rpartition("/")[2]): offset for app, offset in found.transactions.items()}
         return Progress(
             rows=progress.rows,
             repeats=progress.repeats,
             records=progress.records,
             rejected=progress.rejected,
             deletions=progress.deletions,
-            offsets=dict(sorted(offsets.items())),
+            offsets=_offsets(found),
             table_version=found.version,
             newest_event_time=progress.newest_event_time,
         )
+
+
+def _offsets(found: Snapshot) -> dict[int, int]:
+    # A group's topic is made once and never again under its name, so there is one topic id.
+    return dict(sorted((int(app.rpartition("/")[2]), offset) for app, offset in found.transactions.items()))
+
+
+def has_repeats(group: FeatureGroup, new: Sequence[Path], kept: Sequence[Path]) -> bool:
+    """Return whether a row of the files `new` repeats one of them or of the files `kept`, which are read as far as event times meet."""
+    identity = listed((*group.key_columns, group.event_time))
+    repeated = (
+        f"SELECT {identity} FROM new GROUP BY ALL HAVING count(*) > 1 "  # noqa: S608  # quoted names
+        f"UNION ALL SELECT {identity} FROM kept SEMI JOIN new USING ({identity})"
+    )
+    with engine() as connection:
+        define_stored(connection, "new", new, group.table_schema())
+        define_stored(connection, "kept", kept, group.table_schema())
+        return connection.execute(f"SELECT 1 FROM ({repeated}) LIMIT 1").fetchone() is not None  # noqa: S608  # quoted names
 
 
 def difference_of(found: FeatureGroup, wanted: FeatureGroup) -> str:
@@ -542,21 +596,20 @@ def _same(found: FeatureGroup, document: Mapping[str, Any]) -> bool:
 def _sql_table(pinned: PinnedTable, columns: frozenset[str]) -> SqlTable:
     group = pinned.group
     shown = tuple(name for name in group.types if name in columns) or (group.event_time,)
-    repeated = pinned.repeats != 0
     return SqlTable(
         name=group.dataset,
         files=pinned.files,
         schema=group.table_schema(),
         columns=shown,
-        identity=(*group.key_columns, group.event_time) if repeated else (),
-        newest=NEWEST_FIRST if repeated else (),
+        identity=() if pinned.single else (*group.key_columns, group.event_time),
+        newest=() if pinned.single else NEWEST_FIRST,
     )
 
 
 def _rows(pinned: PinnedTable, limit: int | None) -> Generator[pa.RecordBatch, None, None]:
     group = pinned.group
     schema = group.arrow_schema()
-    source = "stored" if pinned.repeats == 0 else f"({deduplicated_sql(group, 'stored')})"
+    source = "stored" if pinned.single else f"({deduplicated_sql(group, 'stored')})"
     statement = f"SELECT {listed(schema.names)} FROM {source}" + (f" LIMIT {int(limit)}" if limit is not None else "")  # noqa: S608  # quoted names
     with engine(threads=1) as connection:
         define_stored(connection, "stored", pinned.files, group.table_schema())

@@ -67,8 +67,8 @@ class PinnedTable:
     group: FeatureGroup
     version: int
     files: tuple[Path, ...]
-    repeats: int | None = None
-    """How many of the rows are repeats; None where nobody has counted."""
+    single: bool = False
+    """Known to have no repeats; False where it has some and where nobody has looked."""
 
 
 def training_spec(label_time: str, features: Sequence[Mapping[str, Any]]) -> TrainingSpec:

@@ -90,7 +90,7 @@ class RowWriter:
         schema_id, _ = RegistryHttp(query).newest(value_subject(group.topic))
         keys, values = encode_rows(group, validated.table, schema_id)
         placed = self._producers.produce(caller, [(group.topic, key, value, []) for key, value in zip(keys, values, strict=True)])
-        return _Placed(query, owner, f"{path}/progress", placed, tuple((each.index, each.reason) for each in validated.rejects))
+        return _Placed(query, owner, f"/internal{path}/offsets", placed, tuple((each.index, each.reason) for each in validated.rejects))
 
     async def records(self, caller: Caller, project: str, dataset: str, records: Sequence[object]) -> Written:
         """Write JSON records to a topic by the newest schema of its values."""
@@ -121,8 +121,8 @@ class RowWriter:
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + _FLUSH_SECONDS
                 await to_thread.run_sync(self._flush, written.project, limiter=self._looks)
-            progress = await to_thread.run_sync(written.query.json, "GET", written.path, limiter=self._looks)
-            if all(progress["offsets"].get(partition, 0) >= offset for partition, offset in wanted.items()):
+            offsets = await to_thread.run_sync(written.query.json, "GET", written.path, limiter=self._looks)
+            if all(offsets.get(partition, 0) >= offset for partition, offset in wanted.items()):
                 return True
             if time.monotonic() > deadline:
                 return False

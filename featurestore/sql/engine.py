@@ -63,18 +63,24 @@ class SqlTable:
     newest: tuple[str, ...] = ()
 
 
+def _anybody() -> None:
+    """Nobody is refused."""
+
+
 @dataclass(frozen=True)
 class SqlAnswer:
-    """The rows as an Arrow IPC stream, complete, in memory; close it."""
+    """The rows as an Arrow IPC stream, complete, in memory; close it. `allowed` raises where the reader may have no more."""
 
     file: BinaryIO
     rows: int
     size: int
+    allowed: Callable[[], None] = _anybody
 
     def chunks(self, size: int = 1 << 18) -> Iterator[bytes]:
-        """Yield the stream and close it."""
+        """Yield the stream, each part while it is allowed, and close it."""
         with self.file:
             while part := self.file.read(size):
+                self.allowed()
                 yield part
 
     def table(self) -> pa.Table:

@@ -209,6 +209,14 @@ def test_online_read_with_wrong_entities_says_what_is_needed(ward: Ward, entitie
         read_online(ward.owner, "ecg_10s", entities)
 
 
+def test_numbers_that_nothing_can_hold_are_refused(ward: Ward) -> None:
+    for change in ({"version": 2**63}, {"version": 2**31}, {"partitions": 2**63}, {"ttl_seconds": 2**63}):
+        with pytest.raises(Invalid):
+            create(ward.store, "ecg_vast", **change)
+    with pytest.raises(Invalid):
+        ward.group.read(limit=2**70)
+
+
 def test_training_data_are_what_was_known_at_each_label(ward: Ward) -> None:
     spine = pa.table(
         {

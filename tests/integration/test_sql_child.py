@@ -319,6 +319,29 @@ def test_removed_members_statement_is_ended(engine: SqlEngine, table: SqlTable) 
     assert [type(each) for each in refusals] == [Denied]
 
 
+def test_removed_members_statement_that_waits_for_its_turn_never_runs() -> None:
+    engine = SqlEngine(seconds=20, memory_mb=3072, max_rows=100, slots=1)
+    answers: list[object] = []
+
+    def ask() -> None:
+        try:
+            answers.append(engine.run("SELECT 1 AS x", [], owner="icu__eve"))
+        except WardstreamError as error:
+            answers.append(error)
+
+    try:
+        with engine._turns:
+            asking = threading.Thread(target=ask)
+            asking.start()
+            eventually(lambda: engine.cancel("icu__eve") == 1, within=10)
+            assert engine.cancel("icu__adam") == 0
+        asking.join(timeout=20)
+        assert [(type(each), str(each)) for each in answers] == [(Denied, "access ended before the statement ran")]
+        assert engine.run("SELECT 1 AS x", [], owner="icu__adam").table()["x"].to_pylist() == [1]
+    finally:
+        engine.close()
+
+
 def test_spare_that_was_killed_is_replaced(engine: SqlEngine) -> None:
     engine.run("SELECT 1", [], owner="x").file.close()
     eventually(lambda: engine._spare is not None and engine._spare.done(), within=20)

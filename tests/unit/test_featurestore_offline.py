@@ -1,10 +1,12 @@
 """The offline table: exactly once, durable, and readable by everybody who reads Delta."""
 
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +25,8 @@ from featurestore.offline.commit import DataFile, DeltaLog, StaleCommit
 from featurestore.offline.compaction import Compactor, compact, files_to_compact, vacuum
 from featurestore.offline.table import OfflineTable
 from featurestore.repository import GroupState, Repository, StoredGroup
-from featurestore.service import Caller, FeatureStoreService, RowStream
+from featurestore.service import Caller, FeatureStoreService, RowStream, _HeldTable
+from featurestore.sql.engine import SqlAnswer, SqlEngine
 from featurestore.training import training_spec
 from tenancy.model import Door, Principal, PrincipalKind, Role
 from wardstream.client.transport import Transport
@@ -373,7 +376,7 @@ def owner(*, member: str = "olga", generation: int = 1) -> Caller:
     return Caller(principal, "grant")
 
 
-def store(folder: Path, control: WardstreamError) -> FeatureStoreService:
+def store(folder: Path, control: WardstreamError, sql: object = None) -> FeatureStoreService:
     """A feature store that holds `GROUP`; nothing but catalogue, control and warehouse is asked."""
     database = connect(f"sqlite:///{folder / 'catalogue.sqlite'}")
     migrate(database, Path(featurestore.__file__).parent / "migrations")
@@ -386,13 +389,13 @@ def store(folder: Path, control: WardstreamError) -> FeatureStoreService:
         control=Control(cast(Transport, RefusingControl(control))),
         registry=unused,
         online=unused,
-        sql=unused,
+        sql=cast(SqlEngine, sql),
         warehouse=folder,
         clock=ManualClock(NOON),
     )
 
 
-@pytest.mark.parametrize("refusal", [Conflict("used by a processor"), Denied("ask a data owner")])
+@pytest.mark.parametrize("refusal", [Conflict("used by a processor"), Denied("ask a data owner"), Unauthenticated("the grant is over")])
 def test_a_group_whose_deletion_control_refuses_is_still_there(tmp_path: Path, refusal: WardstreamError) -> None:
     service = store(tmp_path, refusal)
     for _ in range(2):
@@ -432,3 +435,62 @@ def test_removed_member_gets_no_further_batch_of_an_open_stream(tmp_path: Path, 
     assert all(next(each).num_rows > 0 for each in batches.values())
     for stream in streams.values():
         stream.close()
+
+
+class AnsweringEngine:
+    """Has an answer of three parts to every statement; `meanwhile` happens while it runs."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.answers: list[SqlAnswer] = []
+
+    def run(self, sql: str, tables: object, **options: object) -> SqlAnswer:
+        self.meanwhile()
+        self.answers.append(SqlAnswer(io.BytesIO(b"123"), 1, 3))
+        return self.answers[-1]
+
+
+def test_removed_member_gets_no_answer_of_sql_and_no_further_part_of_one(tmp_path: Path, table: OfflineTable) -> None:
+    sql = AnsweringEngine()
+    service = store(tmp_path, Unavailable("control is not asked"), sql)
+    olga, otto = (iter(service.sql(owner(member=member), "icu", "SELECT pulse FROM vitals").chunks(1)) for member in ("olga", "otto"))
+    assert (next(olga), next(otto)) == (b"1", b"1")
+    sql.meanwhile = lambda: service.revoke("icu__olga", 1)
+    with pytest.raises(Unauthenticated, match="no longer a member"):
+        service.sql(owner(), "icu", "SELECT pulse FROM vitals")
+    assert sql.answers[-1].file.closed
+    with pytest.raises(Unauthenticated, match="no longer a member"):
+        next(olga)
+    assert list(otto) == [b"2", b"3"]
+
+
+def test_a_table_is_single_until_a_row_repeats_one_of_any_file_and_again_after_compaction(table: OfflineTable) -> None:
+    held = _HeldTable(table)
+
+    def single_after(*entries: tuple[str, float, int]) -> bool:
+        start = table.offsets("t").get(0, 0)
+        table.append(rows(*entries, offset=start), txn={"t/0": start + len(entries)}, counters={"records": len(entries)})
+        single = held.pinned(look=True).single
+        assert single == (table.rows() == table.dataset().count_rows())
+        return single
+
+    assert held.pinned(look=True).single
+    assert single_after(("a", 0, 1), ("b", 0, 2))
+    assert single_after(("a", 1, 3), ("b", -1, 4))
+    assert not single_after(("c", 0, 5), ("c", 0, 6))
+    assert not single_after(("d", 0, 7))
+    assert compact(table, many=2) is not None
+    assert held.pinned(look=True).single
+    assert single_after(("c", 1, 8))
+    assert not single_after(("b", 0, 9))
+    assert not held.pinned().single
+
+
+def test_offsets_of_a_table_are_told_without_reading_its_files(tmp_path: Path, table: OfflineTable) -> None:
+    table.append(rows(("a", 0, 1), ("a", 0, 2)), txn={"t/0": 2, "t/1": 0}, counters={"records": 2})
+    for path in table.files():
+        path.unlink()
+    service = store(tmp_path, Unavailable("control is not asked"))
+    assert service.offsets(owner(), "icu", "vitals", 1) == {0: 2, 1: 0}
+    with pytest.raises(NotFound):
+        service.offsets(owner(), "icu", "vitals", 2)

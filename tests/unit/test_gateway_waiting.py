@@ -54,14 +54,14 @@ class _Behind:
 
     def json(self, method: str, path: str, **_: object) -> Any:
         self.asked += 1
-        return {"offsets": self.offsets}
+        return self.offsets
 
 
 def test_a_hundred_inserts_that_wait_hold_no_thread() -> None:
     behind = _Behind()
     transport = cast(Transport, behind)
     writer = RowWriter(control=transport, query=transport, streams=transport, producers=cast(ProducerPool, None), clock=SystemClock())
-    written = _Placed(transport, parse_project("icu-west"), "/progress", [(0, 4), (1, 2)], ())
+    written = _Placed(transport, parse_project("icu-west"), "/offsets", [(0, 4), (1, 2)], ())
 
     async def scenario() -> list[bool]:
         waiting = [asyncio.create_task(writer._wait(written, 30)) for _ in range(100)]
@@ -79,7 +79,7 @@ def test_an_insert_that_waits_is_told_when_the_time_is_over() -> None:
     transport = cast(Transport, _Behind())
     writer = RowWriter(control=transport, query=transport, streams=transport, producers=cast(ProducerPool, None), clock=SystemClock())
 
-    assert asyncio.run(writer._wait(_Placed(transport, parse_project("icu-west"), "/progress", [(0, 0)], ()), 0.2)) is False
+    assert asyncio.run(writer._wait(_Placed(transport, parse_project("icu-west"), "/offsets", [(0, 0)], ()), 0.2)) is False
 
 
 class _NobodyKnown:
