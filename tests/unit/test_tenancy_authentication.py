@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from fastapi import Request
 
 import tenancy
-import tenancy.api
+import tenancy.routes.projects
 from tenancy.authentication import ENROLMENT_LIFETIME, SESSION_LIFETIME, Authentication, Proof
 from tenancy.authority.issuer import Issuer, issue_platform, make_intermediate, make_root, new_key
 from tenancy.authority.profile import DEVICE, Intermediate
@@ -414,7 +414,7 @@ def test_a_feature_groups_topic_is_deleted_by_the_feature_store_alone(house: Hou
         chain = issue_platform(house.intermediates[Intermediate.INSIDE], key.public_key(), name=peer, now=NOW).chain
         der = leaf(chain).public_bytes(Encoding.DER)
         request = Request({"type": "http", "extensions": {"tls": {"client_certificate": der}}})
-        tenancy.api.delete_dataset(ICU, dataset, administrator(), cast(TenancyService, Service()), request)
+        tenancy.routes.projects.delete_dataset(ICU, dataset, administrator(), cast(TenancyService, Service()), request)
 
     with pytest.raises(Conflict, match="delete the feature group"):
         delete("vitals_1", "ws-gateway")
