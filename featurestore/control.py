@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import Request
 
+from tenancy.grants import Recent
 from tenancy.model import Dataset, DatasetKind, DatasetPermission
 from wardstream.client.transport import Transport
 from wardstream.errors import NotFound, WardstreamError
@@ -76,10 +77,9 @@ class Control:
         found: Mapping[str, Any] = self._transport.json("GET", f"/internal/v1/projects/{project}/storage-credentials")
         return StoreCredentials(found["redis_user"], found["redis_password"], base64.b64decode(found["pseudonym_key"]))
 
-    def recent_revocations(self) -> list[tuple[str, int]]:
-        """Return principal and generation of everybody who was removed while grants of theirs may still be unexpired."""
-        found = self._transport.json("GET", "/internal/v1/revocations")
-        return [(each["principal"], int(each["generation"])) for each in found]
+    def recent(self) -> Recent:
+        """Return who was removed and which grants became void within the life of a grant."""
+        return Recent.of(self._transport.json("GET", "/internal/v1/revocations"))
 
 
 class SubjectDatasets:

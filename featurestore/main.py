@@ -18,7 +18,7 @@ from featurestore.sql.engine import SqlEngine
 from schemas.api import registry as registry_routes
 from schemas.log import SchemaLog, open_log
 from schemas.registry import RegistryService
-from tenancy.api import bearer
+from tenancy.api import bearer, voids
 from tenancy.grants import CautiousVerifier
 from wardstream.client.transport import Transport
 from wardstream.clock import SystemClock
@@ -71,7 +71,7 @@ def run(settings: QuerySettings) -> None:
 def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: SqlEngine, control: Control) -> FastAPI:
     """Return the application."""
     clock = SystemClock()
-    verifier = CautiousVerifier(settings.grants_key_file.read_bytes(), clock, control.recent_revocations)
+    verifier = CautiousVerifier(settings.grants_key_file.read_bytes(), clock, control.recent)
     registry = RegistryService(log)
     service = FeatureStoreService(
         repository=repository,
@@ -89,14 +89,21 @@ def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: 
         ended = sum(sql.cancel(name) for name in _names(principal, generation))
         logger.info("access ended", extra={"principal": principal, "generation": generation, "statements_ended": ended})
 
+    def void(project: str, member: str | None, before: float) -> None:
+        verifier.void(project, member, before)
+        service.change(project, member)
+        ended = sql.cancel_members(project, member)
+        logger.info("rights changed", extra={"project": project, "member": member, "statements_ended": ended})
+
     app = application("Wardstream query", ready={"registry": registry.ready, "sql": sql.ready, "revocations": verifier.ready})
     app.state.verifier = verifier
     app.state.revoke = revoke
+    app.state.void = void
     app.state.registry = registry
     app.state.subject_datasets = SubjectDatasets(control, bearer)
     app.state.models = ModelService(repository=repository, warehouse=settings.warehouse, clock=clock)
     app.state.service = service
-    for router in (api.public, api.internal, registry_routes):
+    for router in (api.public, api.internal, voids, registry_routes):
         app.include_router(router)
     return app
 

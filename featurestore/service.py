@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,10 +37,10 @@ from featurestore.training import PinnedTable, TrainingSpec, snapshot, sources
 from schemas.errors import SubjectNotFound
 from schemas.registry import RegistryService
 from tenancy.model import DatasetPermission, Principal, Role
-from tenancy.policy import Action, decide, require
+from tenancy.policy import Action, columns_of, decide, require
 from wardstream.clock import Clock
 from wardstream.errors import Conflict, Denied, Invalid, LimitExceeded, NotFound, Unauthenticated
-from wardstream.names import ProjectName, parse_group, parse_project, split_principal, value_subject
+from wardstream.names import ProjectName, parse_group, parse_project, shared_table, split_principal, value_subject
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ _MOST_LOOKED_AT = 20_000_000
 # Readers of whole tables and training data at a time, and how long others wait; one that a slow client holds up is waited for too.
 _TURNS = 4
 _TURN_SECONDS = 60.0
+# A grant may have been checked this long before its caller is noted down.
+_JUST_SECONDS = 0.05
 # The catalogue is read from memory this long; changes that this process makes are seen at once.
 _CATALOGUE_SECONDS = 2.0
 
@@ -63,6 +65,7 @@ class Caller:
 
     principal: Principal
     grant: str
+    asked_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class EndedAccess:
 
     def __init__(self) -> None:
         self._generations: dict[tuple[str, str], int] = {}
+        # Rights that changed while the principal stayed: project and member (None: all of them) -> when this process heard of it.
+        self._changed: dict[tuple[str, str | None], float] = {}
         self._lock = threading.Lock()
 
     def add(self, principal: str, generation: int) -> None:
@@ -109,14 +114,23 @@ class EndedAccess:
         with self._lock:
             self._generations[project, member] = max(generation, self._generations.get((project, member), 0))
 
-    def require_none(self, principal: Principal) -> None:
-        """Raise `Unauthenticated` where this principal's access ended."""
+    def change(self, project: str, member: str | None) -> None:
+        """Remember that rights of the project's people, or of one member, have just changed."""
+        with self._lock:
+            self._changed[project, member] = time.monotonic() + _JUST_SECONDS
+
+    def require_none(self, caller: Caller) -> None:
+        """Raise `Unauthenticated` where the caller's access ended, or its rights changed since it asked."""
+        principal = caller.principal
         if principal.project is None or principal.member is None:
             return
         with self._lock:
             ended = self._generations.get((principal.project, principal.member), 0)
+            changed = max(self._changed.get((principal.project, who), 0.0) for who in (principal.member, None))
         if principal.generation <= ended:
             raise Unauthenticated(f"{principal.name} is no longer a member of {principal.project}")
+        if caller.asked_at <= changed:
+            raise Unauthenticated("rights have changed since this was asked: ask again")
 
 
 class RowStream:
@@ -197,12 +211,16 @@ class FeatureStoreService:
     def groups(self, caller: Caller, project: str) -> list[StoredGroup]:
         """Return the project's groups that the caller may know of, by name and version."""
         owner = self._project(caller, project, Action.DATASET_LIST)
-        return [stored for stored in self._active(owner) if decide(caller.principal, Action.DATASET_LIST, stored.dataset).allowed]
+        known = (stored for stored in self._active(owner) if decide(caller.principal, Action.DATASET_LIST, stored.dataset).allowed)
+        return [_as_seen_by(caller, stored) for stored in known]
 
     def group(self, caller: Caller, project: str, name: str, version: int) -> StoredGroup:
-        """Return one version; raises `NotFound` also for one that the caller may not know of."""
+        """Return one version; raises `NotFound` also for one that the caller may not know of.
+
+        Of a group that is open by columns, only those are told, with key and event time.
+        """
         owner = self._project(caller, project, Action.DATASET_LIST)
-        return self._group(caller, owner, name, version, Action.DATASET_LIST)
+        return _as_seen_by(caller, self._group(caller, owner, name, version, Action.DATASET_LIST))
 
     def create_group(self, caller: Caller, project: str, document: Mapping[str, Any], *, partitions: int = 1) -> StoredGroup:
         """Make a feature group: topic with its rights, subject, table, catalogue entry; return it when all of them are there.
@@ -276,34 +294,47 @@ class FeatureStoreService:
         """End this member's access up to `generation`: rows that are being read fail before their next batch."""
         self._ended.add(principal, generation)
 
+    def change(self, project: str, member: str | None) -> None:
+        """Let rows that are being read by the project's people, or by one member, fail before their next batch."""
+        self._ended.change(project, member)
+
     def rows(self, caller: Caller, project: str, name: str, version: int, *, limit: int | None = None) -> RowStream:
         """Return the group's rows without repeats, in no particular order."""
         owner = self._project(caller, project, Action.ROW_READ)
         if limit is not None and limit < 1:
             raise Invalid(f"limit must be at least 1, got {limit}")
-        group = self._group(caller, owner, name, version, Action.ROW_READ).group
-        pinned = self._held(group).pinned(look=True)
-        return self._stream(caller, group.arrow_schema(), _rows(pinned, limit))
+        stored = self._group(caller, owner, name, version, Action.ROW_READ)
+        pinned = self._held(stored.group).pinned(look=True)
+        shown = _open_columns(caller, stored)
+        schema = pa.schema([each for each in stored.group.arrow_schema() if each.name in shown])
+        return self._stream(caller, schema, _rows(pinned, schema, limit))
 
     def sql(self, caller: Caller, project: str, statement: str, *, max_rows: int | None = None) -> SqlAnswer:
         """Return the answer to one SELECT over the groups that the caller may read.
 
-        A group is a table by its name (the newest version) and by `<name>_<version>`. Raises `Invalid`, `NotFound` for
-        a table that is not the caller's to know, `LimitExceeded` for time, memory, rows and size.
+        A group is a table by its name (the newest version) and by `<name>_<version>`; one that another project shares is
+        `<project>__<name>`, with `_` for each `-` of the project. Raises `Invalid`, `NotFound` for a table that is not the
+        caller's to know, `LimitExceeded` for time, memory, rows and size.
         """
         owner = self._project(caller, project, Action.ROW_READ)
         if max_rows is not None and max_rows < 1:
             raise Invalid(f"max_rows must be at least 1, got {max_rows}")
-        readable = [stored.group for stored in self._active(owner) if decide(caller.principal, Action.ROW_READ, stored.dataset).allowed]
+        readable: dict[str, FeatureGroup] = {}
         shapes: dict[str, TableShape] = {}
-        for group in readable:  # by name and version, so that the plain name ends with the newest
-            shape = TableShape(group.dataset, tuple(feature.name for feature in group.features))
-            shapes[group.name] = shapes[group.dataset] = shape
+        for place in (owner, *sorted({share.project for share in caller.principal.shared} - {owner})):
+            for stored in self._active(place):  # by name and version, so that the plain name ends with the newest
+                if not decide(caller.principal, Action.ROW_READ, stored.dataset).allowed:
+                    continue
+                group, shown = stored.group, _open_columns(caller, stored)
+                name, version = (each if place == owner else shared_table(place, each) for each in (group.name, group.dataset))
+                shape = TableShape(version, tuple(each.name for each in group.features if each.name in shown))
+                shapes[name] = shapes[version] = shape
+                readable[shape.registered] = group
         checked = check(statement, shapes)
         tables = [
-            _sql_table(self._held(group).pinned(look=True), checked.reads[group.dataset])
-            for group in readable
-            if group.dataset in checked.reads
+            _sql_table(name, self._held(group).pinned(look=True), checked.reads[name])
+            for name, group in readable.items()
+            if name in checked.reads
         ]
         answer = self._sql.run(checked.sql, tables, owner=caller.principal.name, max_rows=max_rows)
         answer = replace(answer, allowed=self._access(caller))
@@ -328,7 +359,13 @@ class FeatureStoreService:
         owner = self._project(caller, project, Action.ROW_READ)
         if spine.num_rows > _MOST_LABELS:
             raise LimitExceeded(f"a spine has at most {_MOST_LABELS} rows, this one has {spine.num_rows}: ask in parts")
-        groups = [self._group(caller, owner, each.group, each.version, Action.ROW_READ).group for each in spec.features]
+        chosen = [self._group(caller, owner, each.group, each.version, Action.ROW_READ) for each in spec.features]
+        narrowed = [
+            replace(each, features=_chosen_features(caller, stored, each.features, each.known_at))
+            for each, stored in zip(spec.features, chosen, strict=True)
+        ]
+        spec = replace(spec, features=tuple(narrowed))
+        groups = [stored.group for stored in chosen]
         pinned = [self._held(group).pinned() for group in groups]
         reader = point_in_time_join(spine, sources(spec, pinned), spec.label_time)
         rows = self._stream(caller, reader.schema, _read(reader))
@@ -368,10 +405,11 @@ class FeatureStoreService:
             raise LimitExceeded(f"at most {_MOST_ENTITIES} entities are read at a time, got {most}")
         selections = []
         for each in requests:
-            group = self._group(caller, owner, each.group, each.version, Action.ONLINE_READ).group
+            stored = self._group(caller, owner, each.group, each.version, Action.ONLINE_READ)
+            group = stored.group
             if not group.online_enabled:
                 raise Invalid(f"{group.name} version {group.version} has no online rows: it was created without")
-            selections.append(Selection(group, each.features))
+            selections.append(Selection(group, _chosen_features(caller, stored, each.features)))
         found = read_vectors(self._online.of(owner), selections, entities, now=self._clock.now())
         return [OnlineRows(vectors, self._why_empty(vectors)) for vectors in found]
 
@@ -461,7 +499,7 @@ class FeatureStoreService:
 
     def _access(self, caller: Caller) -> Callable[[], None]:
         """Return what raises `Unauthenticated` once the caller's access has ended."""
-        return lambda: self._ended.require_none(caller.principal)
+        return lambda: self._ended.require_none(caller)
 
     def _in_turn(self, batches: Generator[pa.RecordBatch, None, None]) -> Generator[pa.RecordBatch, None, None]:
         """Yield `batches` while holding one of the few turns: each reader may take a gibibyte."""
@@ -593,11 +631,43 @@ def _same(found: FeatureGroup, document: Mapping[str, Any]) -> bool:
     return not difference_of(found, group_from(found.project, document, found.version))
 
 
-def _sql_table(pinned: PinnedTable, columns: frozenset[str]) -> SqlTable:
+def _open_columns(caller: Caller, stored: StoredGroup) -> frozenset[str]:
+    """Return the columns that the caller may see; key and event time are among them, since rows mean nothing without."""
+    group = stored.group
+    names = columns_of(caller.principal, stored.dataset)
+    every = frozenset(feature.name for feature in group.features)
+    return every if names is None else every & (names | {*group.key_columns, group.event_time})
+
+
+def _as_seen_by(caller: Caller, stored: StoredGroup) -> StoredGroup:
+    shown = _open_columns(caller, stored)
+    if len(shown) == len(stored.group.features):
+        return stored
+    features = tuple(feature for feature in stored.group.features if feature.name in shown)
+    return replace(stored, group=replace(stored.group, features=features))
+
+
+def _chosen_features(
+    caller: Caller, stored: StoredGroup, wanted: tuple[str, ...] | None, known_at: str | None = None
+) -> tuple[str, ...] | None:
+    """Return the features to read: those that are `wanted`, or all that are open; raises `NotFound` for one that is not."""
+    shown = _open_columns(caller, stored)
+    if len(shown) == len(stored.group.features):
+        return wanted
+    if known_at is not None and known_at not in shown:
+        raise NotFound(f"feature {known_at} of {stored.group.name} version {stored.group.version} is not there")
+    if wanted is None:
+        return tuple(feature.name for feature in stored.group.value_features if feature.name in shown)
+    if hidden := [name for name in wanted if name not in shown]:
+        raise NotFound(f"feature {hidden[0]} of {stored.group.name} version {stored.group.version} is not there")
+    return wanted
+
+
+def _sql_table(name: str, pinned: PinnedTable, columns: frozenset[str]) -> SqlTable:
     group = pinned.group
-    shown = tuple(name for name in group.types if name in columns) or (group.event_time,)
+    shown = tuple(each for each in group.types if each in columns) or (group.event_time,)
     return SqlTable(
-        name=group.dataset,
+        name=name,
         files=pinned.files,
         schema=group.table_schema(),
         columns=shown,
@@ -606,9 +676,8 @@ def _sql_table(pinned: PinnedTable, columns: frozenset[str]) -> SqlTable:
     )
 
 
-def _rows(pinned: PinnedTable, limit: int | None) -> Generator[pa.RecordBatch, None, None]:
+def _rows(pinned: PinnedTable, schema: pa.Schema, limit: int | None) -> Generator[pa.RecordBatch, None, None]:
     group = pinned.group
-    schema = group.arrow_schema()
     source = "stored" if pinned.single else f"({deduplicated_sql(group, 'stored')})"
     statement = f"SELECT {listed(schema.names)} FROM {source}" + (f" LIMIT {int(limit)}" if limit is not None else "")  # noqa: S608  # quoted names
     with engine(threads=1) as connection:

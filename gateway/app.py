@@ -19,6 +19,7 @@ from gateway.produce import ProducerPool
 from gateway.routes import platform, topics
 from gateway.rows import RowWriter
 from gateway.upstream import Upstream
+from tenancy.api import voids
 from wardstream.server import ReadyCheck, application
 
 # Of a process, not of the doors.
@@ -43,7 +44,8 @@ def build(
     app.state.producers = producers
     app.state.rows = rows
     app.state.topics = topic_services
-    for router in (*OWN, platform.internal, pages.router):
+    app.state.void = callers.void
+    for router in (*OWN, platform.internal, voids, pages.router):
         app.include_router(router)
     registry.mount(app, callers, upstreams["query"])
     for name, router in routers:

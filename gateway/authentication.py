@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import Request
 
 from gateway.upstream import Upstream
-from tenancy.grants import GrantVerifier
+from tenancy.grants import GrantVerifier, StaleGrant
 from tenancy.model import Door, Principal
 from wardstream.errors import Unauthenticated
 from wardstream.server import client_certificate
@@ -75,15 +75,23 @@ class Callers:
         key = self._key(proof, door)
         grant, ends = self._held.get(key, ("", 0.0))
         if time.time() > ends:
-            answer: Any = await self._control.json(
-                "POST", "/internal/v1/grants", json={"proof": proof, "project": None, "door": door.value}
-            )
-            grant, ends = answer["grant"], datetime.fromisoformat(answer["expires_at"]).timestamp() - _MARGIN_SECONDS
-            self._held[key] = (grant, ends)
-            while len(self._held) > _CACHED:
-                self._held.popitem(last=False)
+            grant = await self._fetched(key, proof, door)
         # Verified at each request: a revocation counts at once, whatever is kept here.
+        try:
+            return Caller(self._verifier.verify(grant), grant)
+        except StaleGrant:
+            self._held.pop(key, None)
+        # Rights have changed since: the same proof is good for a grant that says what is so now.
+        grant = await self._fetched(key, proof, door)
         return Caller(self._verifier.verify(grant), grant)
+
+    async def _fetched(self, key: bytes, proof: dict[str, str], door: Door) -> str:
+        answer: Any = await self._control.json("POST", "/internal/v1/grants", json={"proof": proof, "project": None, "door": door.value})
+        grant, ends = str(answer["grant"]), datetime.fromisoformat(answer["expires_at"]).timestamp() - _MARGIN_SECONDS
+        self._held[key] = (grant, ends)
+        while len(self._held) > _CACHED:
+            self._held.popitem(last=False)
+        return grant
 
     async def open_session(self, *, link: str | None = None, api_key: str | None = None) -> str:
         """Return a session for a one-time link or an API key; raises `Unauthenticated` for a wrong, used or expired one."""
@@ -101,6 +109,10 @@ class Callers:
     def revoke(self, principal: str, generation: int) -> None:
         """Refuse this principal's grants from now on."""
         self._verifier.revoke(principal, generation)
+
+    def void(self, project: str, member: str | None, before: float) -> None:
+        """Refuse grants of the project's people, or of one member, that were signed until `before`; callers get new ones."""
+        self._verifier.void(project, member, before)
 
     def _key(self, proof: dict[str, str], door: Door) -> bytes:
         return hashlib.sha256(repr((sorted(proof.items()), door.value)).encode()).digest()

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from streams.model import InternalTopic
+from tenancy.grants import Recent
 from wardstream.client.credentials import signing_request
 from wardstream.client.transport import Transport
 from wardstream.clock import SystemClock
@@ -103,10 +104,9 @@ class Control:
         found: Mapping[str, Any] = self._transport.json("GET", f"/internal/v1/projects/{project}/storage-credentials")
         return StoreCredentials(found["redis_user"], found["redis_password"], base64.b64decode(found["pseudonym_key"]))
 
-    def recent_revocations(self) -> list[tuple[str, int]]:
-        """Return principal and generation of everybody who was removed within the life of a grant."""
-        found = self._transport.json("GET", "/internal/v1/revocations")
-        return [(str(each["principal"]), int(each["generation"])) for each in found]
+    def recent(self) -> Recent:
+        """Return who was removed and which grants became void within the life of a grant."""
+        return Recent.of(self._transport.json("GET", "/internal/v1/revocations"))
 
     def _identity(self, path: str, request: Mapping[str, object]) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())

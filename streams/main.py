@@ -35,6 +35,7 @@ from streams.service import ProcessorService, ProcessorUnit
 from streams.supervisor import Status, Supervisor, end_left_behind
 from streams.units import FaustUnit, FlinkJobs, FlinkUnit, MaterialiserUnit, materialiser_key, processor_key
 from tenancy.acls import EXECUTIONS_TOPIC
+from tenancy.api import voids
 from tenancy.grants import CautiousVerifier
 from tenancy.model import Principal
 from tenancy.policy import Action, decide, require
@@ -91,7 +92,7 @@ class StreamWorker:
         self._to_control = Transport(settings.control_url, ca_file=tls.ca_file, certificate=pair)
         self._to_query = Transport(settings.query_url, ca_file=tls.ca_file, certificate=pair)
         self._control, self._query = Control(self._to_control), Query(self._to_query)
-        self._verifier = CautiousVerifier(settings.grants_key_file.read_bytes(), clock, self._control.recent_revocations)
+        self._verifier = CautiousVerifier(settings.grants_key_file.read_bytes(), clock, self._control.recent)
         self._environment = child_environment(settings.home)
         self._records = settings.home / "processes"
         self._sandbox = Sandbox(settings.home / "streams" / "sandboxes", records=self._records, environment=self._environment)
@@ -159,7 +160,8 @@ class StreamWorker:
         app.state.reconciliation = self._tables.reconciliation
         app.state.flush = self._tables.flush
         app.state.revoke = self._revoke
-        for router in (api.public, api.internal):
+        app.state.void = self._verifier.void
+        for router in (api.public, api.internal, voids):
             app.include_router(router)
         return app
 

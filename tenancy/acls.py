@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tenancy.model import MATERIALISER, Dataset, Door, Member, MemberState, Principal, PrincipalKind, Role
+from tenancy.model import MATERIALISER, Dataset, Door, Member, MemberState, Principal, PrincipalKind, Role, SharedIn
 from tenancy.policy import Action, decide
 from wardstream.names import internal_prefix, member_prefix
 
@@ -65,21 +65,29 @@ class AclBinding:
 MARKER = AclBinding("User:ws-canary", Resource.TOPIC, "_ws-canary", Pattern.LITERAL, Operation.READ)
 
 
-def acl_bindings_for(member: Member, datasets: Iterable[Dataset]) -> frozenset[AclBinding]:
-    """Return the rows of `member`; `datasets` are those of its project. A removed member has none."""
+def acl_bindings_for(member: Member, datasets: Iterable[Dataset], shared: frozenset[SharedIn] = frozenset()) -> frozenset[AclBinding]:
+    """Return the rows of `member`; a removed member has none.
+
+    `datasets` are those of its project and those that `shared` names; others are left out. Shared topics take one row
+    each to read and one to write.
+    """
     if member.state is not MemberState.ACTIVE:
         return frozenset()
-    owned = [dataset for dataset in datasets if dataset.project == member.project]
     rows = _Rows(f"User:{member.principal_name}")
     # Rows hold on every listener, so the door is left to the certificates: who has none outside cannot come from there.
-    principal = _inside(member)
-    writable = [dataset for dataset in owned if decide(principal, Action.RECORD_WRITE, dataset).allowed]
+    principal = _inside(member, shared)
+    known = list(datasets)
+    owned = [dataset for dataset in known if dataset.project == member.project]
+    writable = [dataset for dataset in known if decide(principal, Action.RECORD_WRITE, dataset).allowed]
     rows.add(Resource.TOPIC, Pattern.LITERAL, (dataset.topic for dataset in writable), Operation.WRITE)
-    if member.role.person:
+    if member.role.whole:
         own = member_prefix(member.project, member.name)
-        rows.add(Resource.TOPIC, Pattern.PREFIXED, [f"{member.project}."], Operation.READ, Operation.DESCRIBE_CONFIGS)
-        rows.add(Resource.GROUP, Pattern.PREFIXED, [own], Operation.READ)
-        if member.role is not Role.OBSERVER:
+        if decide(principal, Action.RECORD_READ, project=member.project).allowed:
+            rows.add(Resource.TOPIC, Pattern.PREFIXED, [f"{member.project}."], Operation.READ, Operation.DESCRIBE_CONFIGS)
+            rows.add(Resource.GROUP, Pattern.PREFIXED, [own], Operation.READ)
+            foreign = [each for each in known if each.project != member.project and decide(principal, Action.RECORD_READ, each).allowed]
+            rows.add(Resource.TOPIC, Pattern.LITERAL, (dataset.topic for dataset in foreign), Operation.READ)
+        if decide(principal, Action.RECORD_WRITE, project=member.project).allowed:
             rows.add(Resource.TRANSACTIONAL_ID, Pattern.PREFIXED, [own], Operation.WRITE)
     elif member.role is Role.SERVICE:
         readable = [dataset for dataset in owned if decide(principal, Action.RECORD_READ, dataset).allowed]
@@ -119,7 +127,7 @@ class _Rows:
         self.bindings |= {AclBinding(self._principal, resource, name, pattern, operation) for name in names for operation in operations}
 
 
-def _inside(member: Member) -> Principal:
+def _inside(member: Member, shared: frozenset[SharedIn]) -> Principal:
     return Principal(
         PrincipalKind.MEMBER,
         project=member.project,
@@ -129,4 +137,7 @@ def _inside(member: Member) -> Principal:
         door=Door.INSIDE,
         reads=member.reads,
         writes=member.writes,
+        columns=member.columns,
+        without=member.without,
+        shared=shared,
     )

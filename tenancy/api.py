@@ -3,7 +3,8 @@
 Another process that takes grants sets `app.state.verifier` (a `GrantVerifier`) and depends on `caller`.
 """
 
-from tenancy.routes import audit, credentials, projects
+from tenancy.routes import audit, credentials, projects, shares
 from tenancy.routes.context import bearer, caller, internal, platform, public, require_peer
+from tenancy.routes.voids import router as voids
 
-__all__ = ["audit", "bearer", "caller", "credentials", "internal", "platform", "projects", "public", "require_peer"]
+__all__ = ["audit", "bearer", "caller", "credentials", "internal", "platform", "projects", "public", "require_peer", "shares", "voids"]

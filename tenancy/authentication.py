@@ -168,7 +168,7 @@ class Authentication:
         project, member = tenancy.project(holder.project), tenancy.member(holder.project, holder.member)
         if project is None or member is None or member.state is not MemberState.ACTIVE or member.generation != holder.generation:
             raise Unauthenticated("this proof belongs to a membership that has ended: ask a data owner for a new token")
-        return principal_for(member, project, door)
+        return principal_for(member, project, door, shared=tenancy.shares.opened_to(project.name, self._clock.now()))
 
     # Enrolment
 
@@ -284,7 +284,8 @@ class Authentication:
                     raise Denied(f"{run_as} writes datasets: only a data owner runs a program in its name")
                 member = service
             tenancy.audit(_event(principal, "execution.grant", member.principal_name, execution=execution), now)
-        return self._signer.sign(principal_for(member, found, Door.INSIDE, execution=execution), EXECUTION_GRANT_LIFETIME)
+            shared = tenancy.shares.opened_to(project, now)
+        return self._signer.sign(principal_for(member, found, Door.INSIDE, shared=shared, execution=execution), EXECUTION_GRANT_LIFETIME)
 
     def _inside(
         self, project: ProjectName, name: MemberName, generation: int | None, csr: str, profile: Profile, lifetime: timedelta | None

@@ -18,6 +18,10 @@ from wardstream.names import MemberName, ProjectName
 _TOKEN = re.compile(r"(ws[kels])_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
 
+# Profiles of the inside intermediate, by name: `authority.profile` is not known here.
+_INSIDE = ("service", "execution", "acting")
+
+
 class SecretKind(StrEnum):
     """What a secret text is for; its first letters, so that one found lying around can be told."""
 
@@ -189,6 +193,14 @@ class Credentials:
         )
         found: datetime | None = self._connection.execute(query).scalar_one_or_none()
         return found
+
+    def outside_holders(self, project: ProjectName, now: datetime) -> frozenset[tuple[MemberName, int]]:
+        """Return members of the project, with their generation, who hold a certificate that is good outside the platform."""
+        table = tables.certificates
+        query = select(table.c.member, table.c.generation).where(
+            table.c.project == project, table.c.profile.not_in(_INSIDE), table.c.revoked_at.is_(None), table.c.expires_at > now
+        )
+        return frozenset((MemberName(row.member), row.generation) for row in self._connection.execute(query))
 
     def revoke_all(self, holder: Holder, at: datetime) -> None:
         """End every key, token, session and certificate of a member, of this generation and of those before."""

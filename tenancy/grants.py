@@ -10,7 +10,8 @@ import hashlib
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from tenancy.model import Door, Principal, PrincipalKind, Role
+from tenancy.model import Columns, DatasetPermission, Door, Principal, PrincipalKind, Role, SharedIn
 from wardstream.clock import Clock, SystemClock
 from wardstream.errors import Unauthenticated, Unavailable, WardstreamError
 from wardstream.names import parse_any_dataset, parse_member, parse_project, split_principal
@@ -42,18 +43,30 @@ class GrantSigner:
         self._clock = clock
 
     def sign(self, principal: Principal, lifetime: timedelta = GRANT_LIFETIME) -> tuple[str, datetime]:
-        """Return a grant for `principal` and when it ends."""
+        """Return a grant for `principal` and when it ends: after `lifetime`, or with the first of the shares that it names."""
         now = self._clock.now()
-        ends = now + lifetime
+        ends = min([now + lifetime, *(share.expires_at for share in principal.shared if share.expires_at is not None)])
         claims = {
             "iss": _ISSUER,
             "sub": principal.name,
             "jti": secrets.token_hex(8),
-            "iat": int(now.timestamp()),
+            # With fractions (RFC 7519 section 2 allows them): a grant signed just before rights changed is told from one signed after.
+            "iat": now.timestamp(),
             "exp": int(ends.timestamp()),
             **_claims(principal),
         }
         return jws.serialize_compact({"alg": _ALGORITHM, "typ": "JWT"}, orjson.dumps(claims), self._key), ends
+
+
+class StaleGrant(Unauthenticated):
+    """The bearer may well be who it says: another grant will do."""
+
+
+@dataclass(frozen=True)
+class _Verified:
+    principal: Principal
+    ends: float
+    signed_at: float
 
 
 class GrantVerifier:
@@ -63,8 +76,9 @@ class GrantVerifier:
         self._key = ECKey.import_key(public_key_pem)
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._verified: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._revoked: dict[tuple[str, str], int] = {}
+        self._void: dict[tuple[str, str | None], float] = {}
 
     def verify(self, token: str) -> Principal:
         """Return whom control gave `token` to.
@@ -81,15 +95,27 @@ class GrantVerifier:
                 self._verified[digest] = known
                 while len(self._verified) > _CACHED:
                     self._verified.popitem(last=False)
-        principal, ends = known
-        if now >= ends:
-            raise Unauthenticated("the grant has expired: ask for a new one")
+        principal = known.principal
+        if now >= known.ends:
+            raise StaleGrant("the grant has expired: ask for a new one")
         if principal.project is not None and principal.member is not None:
             with self._lock:
                 revoked = self._revoked.get((principal.project, principal.member), 0)
+                void = max(self._void.get((principal.project, who), 0.0) for who in (principal.member, None))
             if principal.generation <= revoked:
                 raise Unauthenticated(f"{principal.name} is no longer a member of {principal.project}")
+            # An execution's grant says in whose name, and nothing is decided by what else it says.
+            if known.signed_at <= void and principal.execution is None:
+                raise StaleGrant("rights have changed since this grant was signed: ask for a new one")
         return principal
+
+    def void(self, project: str, member: str | None, before: float) -> None:
+        """Refuse grants of the project's members, or of one, that were signed until `before` (seconds since 1970).
+
+        For rights that changed while the principal stayed. Kept in memory only, like what `revoke` is told.
+        """
+        with self._lock:
+            self._void[project, member] = max(before, self._void.get((project, member), 0.0))
 
     def revoke(self, principal: str, generation: int) -> None:
         """Refuse every grant of this member up to `generation` from now on; `principal` may carry any generation.
@@ -102,21 +128,37 @@ class GrantVerifier:
             key = (project, member)
             self._revoked[key] = max(generation, self._revoked.get(key, 0))
 
-    def _check(self, token: str, now: float) -> tuple[Principal, float]:
+    def _check(self, token: str, now: float) -> _Verified:
         try:
             signed = jws.deserialize_compact(token.encode(), self._key, algorithms=[_ALGORITHM])
             claims: dict[str, Any] = orjson.loads(signed.payload)
             if claims["iss"] != _ISSUER or claims["iat"] > now + _LEEWAY.total_seconds():
                 raise Unauthenticated("the grant is not one of this platform's")
-            return _principal(claims), float(claims["exp"])
+            return _Verified(_principal(claims), float(claims["exp"]), float(claims["iat"]))
         except (JoseError, ValueError, KeyError, TypeError, WardstreamError) as error:
             raise Unauthenticated("the grant is not one of this platform's") from error
+
+
+@dataclass(frozen=True)
+class Recent:
+    """What happened to grants that may still be unexpired: principals with their generation, and what became void."""
+
+    revoked: Sequence[tuple[str, int]]
+    voids: Sequence[tuple[str, str | None, float]]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Recent:
+        """Return what control's route says."""
+        return cls(
+            [(each["principal"], int(each["generation"])) for each in document["revocations"]],
+            [(each["project"], each["member"], float(each["before"])) for each in document["voids"]],
+        )
 
 
 class CautiousVerifier(GrantVerifier):
     """Accepts no grant before it knows who was removed lately: grants outlive a restart of this process, its memory does not."""
 
-    def __init__(self, public_key_pem: bytes, clock: Clock, recent: Callable[[], list[tuple[str, int]]]) -> None:
+    def __init__(self, public_key_pem: bytes, clock: Clock, recent: Callable[[], Recent]) -> None:
         super().__init__(public_key_pem, clock)
         self._recent = recent
         self._caught_up = False
@@ -131,8 +173,11 @@ class CautiousVerifier(GrantVerifier):
         """Return nothing once the revocations within the life of a grant are known, else what is missing."""
         if not self._caught_up:
             try:
-                for principal, generation in self._recent():
+                recent = self._recent()
+                for principal, generation in recent.revoked:
                     self.revoke(principal, generation)
+                for project, member, before in recent.voids:
+                    self.void(project, member, before)
             except WardstreamError as error:
                 return f"control does not say who was removed lately: {error.message}"
             self._caught_up = True
@@ -152,6 +197,19 @@ def _claims(principal: Principal) -> dict[str, Any]:
         "writes": sorted(principal.writes),
         "platform": principal.platform,
         "execution": principal.execution,
+        "columns": sorted([part.dataset, *sorted(part.names)] for part in principal.columns),
+        "without": sorted(principal.without),
+        "shared": [
+            {
+                "project": share.project,
+                "dataset": share.dataset,
+                "mode": share.mode.value,
+                "columns": sorted(share.columns) if share.columns is not None else None,
+                "sandboxed": share.sandboxed,
+            }
+            for share in sorted(principal.shared, key=lambda one: (one.project, one.dataset))
+        ],
+        "person": principal.person,
     }
 
 
@@ -168,6 +226,19 @@ def _principal(claims: dict[str, Any]) -> Principal:
         writes=frozenset(parse_any_dataset(name) for name in claims["writes"]),
         platform=claims["platform"],
         execution=claims["execution"],
+        columns=frozenset(Columns(parse_any_dataset(name), frozenset(columns)) for name, *columns in claims["columns"]),
+        without=frozenset(claims["without"]),
+        shared=frozenset(
+            SharedIn(
+                parse_project(share["project"]),
+                parse_any_dataset(share["dataset"]),
+                DatasetPermission(share["mode"]),
+                frozenset(share["columns"]) if share["columns"] is not None else None,
+                bool(share["sandboxed"]),
+            )
+            for share in claims["shared"]
+        ),
+        person=claims["person"],
     )
     if claims["sub"] != principal.name:
         raise ValueError("subject and claims differ")

@@ -18,13 +18,28 @@ class Role(StrEnum):
     DATA_OWNER = "data-owner"
     DATA_SCIENTIST = "data-scientist"
     OBSERVER = "observer"
+    RESTRICTED = "restricted"
+    """A person with named feature groups, or columns of them, and nothing else."""
     DEVICE = "device"
     SERVICE = "service"
 
     @property
     def person(self) -> bool:
+        """Whether somebody of this role is a human being, who logs in and holds API keys."""
+        return self.whole or self is Role.RESTRICTED
+
+    @property
+    def whole(self) -> bool:
         """Whether somebody of this role works with the whole project, rather than with named datasets."""
         return self in (Role.DATA_OWNER, Role.DATA_SCIENTIST, Role.OBSERVER)
+
+
+class ProjectState(StrEnum):
+    """A closed project has no members; its data stay until they are erased, and its name is not given out again."""
+
+    ACTIVE = "active"
+    CLOSING = "closing"
+    CLOSED = "closed"
 
 
 class MemberState(StrEnum):
@@ -49,7 +64,10 @@ class DatasetKind(StrEnum):
 
 
 class DatasetPermission(StrEnum):
-    """Which people of the owning project may write a dataset. Devices and services have lists of their own."""
+    """Which people of a project may write a dataset: of the owning project, or, as a share's mode, of the receiving one.
+
+    Devices and services have lists of their own.
+    """
 
     READ_ONLY = "read-only"
     EDITABLE_BY_OWNERS = "editable-by-owners"
@@ -72,11 +90,32 @@ class Project:
     description: str
     sandboxed: bool
     created_at: datetime
+    author: MemberName | None = None
+    """The data owner who answers for it, and stays one until it is handed over."""
+    state: ProjectState = ProjectState.ACTIVE
+
+
+@dataclass(frozen=True)
+class CustomRole:
+    """A role of a project's own: a base role less some actions, named as in `policy.Action`."""
+
+    project: ProjectName
+    name: MemberName
+    base: Role
+    without: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Part of a dataset's table: these columns, with the key and the event time that they belong to."""
+
+    dataset: DatasetName
+    names: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Member:
-    """One membership. `reads` and `writes` are empty for people, whose rights follow from role and dataset."""
+    """One membership. `reads` and `writes` are empty for people of the whole project, whose rights follow from role and dataset."""
 
     project: ProjectName
     name: MemberName
@@ -86,6 +125,15 @@ class Member:
     reads: frozenset[DatasetName]
     writes: frozenset[DatasetName]
     created_at: datetime
+    columns: frozenset[Columns] = frozenset()
+    """Of a restricted member: datasets of which it reads some columns only."""
+    custom_role: MemberName | None = None
+    without: frozenset[str] = frozenset()
+    """The actions that the custom role leaves out."""
+    person: str | None = None
+    """The account that logs in to this membership, where it has one."""
+    expires_at: datetime | None = None
+    """When a membership that was given for a time ends by itself."""
 
     @property
     def principal_name(self) -> PrincipalName:
@@ -129,6 +177,58 @@ class InternalTopic:
     config: dict[str, str] = field(hash=False)
 
 
+class ShareState(StrEnum):
+    """From offer to end. Only an accepted share opens anything."""
+
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can come of it any more."""
+        return self not in (ShareState.OFFERED, ShareState.ACCEPTED)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A dataset that its project lets another one use, without a copy.
+
+    With `columns` it opens the table alone, read-only, and never the topic.
+    """
+
+    id: str
+    project: ProjectName
+    dataset: DatasetName
+    receiver: ProjectName
+    mode: DatasetPermission
+    columns: frozenset[str] | None
+    purpose: str
+    state: ShareState
+    expires_at: datetime | None
+    offered_by: str
+    offered_at: datetime
+    decided_by: str | None = None
+    """Who accepted or rejected it, in the receiving project."""
+    decided_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class SharedIn:
+    """What a share in force opens to the people of the receiving project."""
+
+    project: ProjectName
+    dataset: DatasetName
+    mode: DatasetPermission
+    columns: frozenset[str] | None = None
+    sandboxed: bool = True
+    """Whether the owning project is: its rows stay inside for the receivers too."""
+    expires_at: datetime | None = None
+
+
 @dataclass(frozen=True)
 class Principal:
     """Who a request comes from, with all that a decision needs; made by control, carried by a signed grant."""
@@ -146,6 +246,12 @@ class Principal:
     """The process' name, such as ws-query, where `kind` is platform."""
     execution: str | None = None
     """The execution that this principal's program runs in, if any."""
+    columns: frozenset[Columns] = frozenset()
+    without: frozenset[str] = frozenset()
+    shared: frozenset[SharedIn] = frozenset()
+    """What other projects share with this one."""
+    person: str | None = None
+    """The account that logged in, where somebody did."""
 
     @property
     def name(self) -> PrincipalName:
@@ -169,8 +275,10 @@ def platform_principal(process: str) -> Principal:
     return Principal(PrincipalKind.PLATFORM, door=Door.INSIDE, platform=process)
 
 
-def principal_for(member: Member, project: Project, door: Door, *, execution: str | None = None) -> Principal:
-    """Return the principal of a membership at `door`."""
+def principal_for(
+    member: Member, project: Project, door: Door, *, shared: frozenset[SharedIn] = frozenset(), execution: str | None = None
+) -> Principal:
+    """Return the principal of a membership at `door`; `shared` is what other projects share with its project."""
     return Principal(
         PrincipalKind.MEMBER,
         project=member.project,
@@ -182,4 +290,8 @@ def principal_for(member: Member, project: Project, door: Door, *, execution: st
         reads=member.reads,
         writes=member.writes,
         execution=execution,
+        columns=member.columns,
+        without=member.without,
+        shared=shared,
+        person=member.person,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tenancy.model import Dataset, DatasetPermission, Door, Principal, PrincipalKind, Role
+from tenancy.model import Dataset, DatasetPermission, Door, Principal, PrincipalKind, Project, Role, SharedIn
 from wardstream.errors import Denied, NotFound
 from wardstream.names import ProjectName
 
@@ -16,9 +16,20 @@ class Action(StrEnum):
     PROJECT_CREATE = "project.create"
     PROJECT_LIST = "project.list"
     PROJECT_DESCRIBE = "project.describe"
+    PROJECT_ALTER = "project.alter"
+    PROJECT_HAND_OVER = "project.hand-over"
+    PROJECT_CLOSE = "project.close"
+    ACTIVITY_READ = "activity.read"
     MEMBER_ADD = "member.add"
+    MEMBER_ALTER = "member.alter"
     MEMBER_REMOVE = "member.remove"
     MEMBER_LIST = "member.list"
+    ROLE_MANAGE = "role.manage"
+    SHARE_OFFER = "share.offer"
+    SHARE_ACCEPT = "share.accept"
+    """Accepting or rejecting what another project offers."""
+    SHARE_WITHDRAW = "share.withdraw"
+    SHARE_LIST = "share.list"
     DATASET_CREATE = "dataset.create"
     DATASET_ALTER = "dataset.alter"
     DATASET_DELETE = "dataset.delete"
@@ -58,7 +69,9 @@ _OBSERVER = (
         {
             Action.PROJECT_LIST,
             Action.PROJECT_DESCRIBE,
+            Action.ACTIVITY_READ,
             Action.MEMBER_LIST,
+            Action.SHARE_LIST,
             Action.DATASET_LIST,
             Action.SCHEMA_READ,
             Action.PROCESSOR_DESCRIBE,
@@ -69,9 +82,16 @@ _OBSERVER = (
 )
 _SCIENTIST = _OBSERVER | {Action.FEATURE_GROUP_CREATE, Action.PROCESSOR_DEPLOY, Action.PROGRAM_RUN}
 _OWNER = frozenset(Action) - {Action.PROJECT_CREATE, Action.RECORD_WRITE}
+# Of the datasets that a restricted member was given, the tables alone: a topic has no columns that could be left out.
+_RESTRICTED = frozenset({Action.DATASET_LIST, Action.SCHEMA_READ, Action.ROW_READ, Action.ONLINE_READ})
+_RESTRICTED_PROJECT = _RESTRICTED | {Action.PROJECT_LIST, Action.PROJECT_DESCRIBE, Action.PROGRAM_RUN, Action.PROGRAM_DESCRIBE}
 
 # What each role may do with every dataset of its project. Writing depends on the dataset: `_may_write`.
 _PERSONS: dict[Role, frozenset[Action]] = {Role.OBSERVER: _OBSERVER, Role.DATA_SCIENTIST: _SCIENTIST, Role.DATA_OWNER: _OWNER}
+
+# What a share opens; whether a record may be written is its mode's and the dataset's to say.
+_SHARED = _DATA | {Action.DATASET_LIST, Action.SCHEMA_READ}
+_STAYS_INSIDE = "rows of a sandboxed project stay inside: run a program (`wardstream program run`), which may read them"
 
 # An administrator runs the platform and can never read patients' data, nor give that right to anybody in a project
 # that has an owner.
@@ -94,10 +114,19 @@ def decide(principal: Principal, action: Action, dataset: Dataset | None = None,
         return _ALLOWED
     if owner is None:
         return _refused(f"only an administrator may {action}")
+    decision = _by_role(principal, action, dataset, owner)
+    if decision.allowed and action in principal.without:
+        return _refused(f"your role in project {principal.project} leaves out {action}: ask a data owner of the project")
+    return decision
+
+
+def _by_role(principal: Principal, action: Action, dataset: Dataset | None, owner: ProjectName) -> Decision:
     if principal.project != owner:
-        return _UNSEEN
+        return _for_receiver(principal, action, dataset, owner)
     if principal.role in (Role.DEVICE, Role.SERVICE):
         return _for_machine(principal, action, dataset)
+    if principal.role is Role.RESTRICTED:
+        return _for_restricted(principal, action, dataset)
     return _for_person(principal, action, dataset)
 
 
@@ -116,6 +145,31 @@ def require(decision: Decision, thing: str = "this") -> None:
 def knows(principal: Principal, dataset: Dataset) -> bool:
     """Return whether `principal` may know that `dataset` exists."""
     return decide(principal, Action.DATASET_LIST, dataset).visible
+
+
+def columns_of(principal: Principal, dataset: Dataset) -> frozenset[str] | None:
+    """Return the columns of the dataset's table that are open to `principal`, or None where all are.
+
+    Asked after `decide` allowed to read; key and event time come along with whatever columns there are.
+    """
+    if dataset.project != principal.project:
+        share = _share_of(principal, dataset)
+        return share.columns if share is not None else frozenset()
+    if principal.role is not Role.RESTRICTED or dataset.name in principal.reads:
+        return None
+    return next((part.names for part in principal.columns if part.dataset == dataset.name), frozenset())
+
+
+def by_author(principal: Principal, action: Action, project: Project) -> Decision:
+    """Return whether `principal` may do to its project what its author alone may, such as closing it."""
+    decision = decide(principal, action, project=project.name)
+    if decision.allowed and principal.member != project.author:
+        return _refused(f"only {project.author}, the author of project {project.name}, may {action}; the author can hand it over")
+    return decision
+
+
+def _share_of(principal: Principal, dataset: Dataset) -> SharedIn | None:
+    return next((share for share in principal.shared if (share.project, share.dataset) == (dataset.project, dataset.name)), None)
 
 
 def _refused(reason: str) -> Decision:
@@ -154,6 +208,52 @@ def _for_machine(principal: Principal, action: Action, dataset: Dataset | None) 
     return _refused(f"{principal.name} may not {action} on {dataset.name}: a data owner sets what a {principal.role} reads and writes")
 
 
+def _for_restricted(principal: Principal, action: Action, dataset: Dataset | None) -> Decision:
+    """A restricted member: the tables that it was given, and what it needs to run a program that reads them."""
+    if dataset is None:
+        return _ALLOWED if action in _RESTRICTED_PROJECT else _refused(f"a {principal.role} member may not {action}: ask a data owner")
+    if dataset.name not in principal.reads and all(part.dataset != dataset.name for part in principal.columns):
+        return _UNSEEN
+    if action not in _RESTRICTED:
+        return _refused(f"a {principal.role} member reads tables alone and may not {action}: ask a data owner of the project")
+    if action in _DATA and principal.sandboxed and principal.door is Door.OUTSIDE:
+        return _refused(_STAYS_INSIDE)
+    return _ALLOWED
+
+
+def _for_receiver(principal: Principal, action: Action, dataset: Dataset | None, owner: ProjectName) -> Decision:
+    """Somebody of a project that `owner` shares with. What no share opens is not there, its project included."""
+    shares = [share for share in principal.shared if share.project == owner]
+    if not shares or principal.role is None or not principal.role.whole:
+        return _UNSEEN
+    if dataset is None:
+        return _ALLOWED if action in _SHARED or action is Action.RECORD_WRITE else _UNSEEN
+    share = _share_of(principal, dataset)
+    if share is None:
+        return _UNSEEN
+    if action is Action.RECORD_WRITE:
+        return _may_write_shared(principal, dataset, share)
+    if action not in _SHARED:
+        return _refused(f"{owner}.{dataset.name} is shared with project {principal.project}; only its owners may {action}")
+    if action is Action.RECORD_READ and share.columns is not None:
+        return _refused(f"{owner}.{dataset.name} is shared by columns, which its table has and its topic has not: read the table")
+    inside_only = principal.sandboxed or share.sandboxed
+    if action in _DATA and inside_only and principal.door is Door.OUTSIDE and principal.role is not Role.DATA_OWNER:
+        return _refused(_STAYS_INSIDE)
+    return _ALLOWED
+
+
+def _may_write_shared(principal: Principal, dataset: Dataset, share: SharedIn) -> Decision:
+    name = f"{dataset.project}.{dataset.name}"
+    if dataset.processors:
+        return _refused(f"{name} is the result of {', '.join(sorted(dataset.processors))}; people do not write it")
+    if principal.role is Role.OBSERVER or share.columns is not None or DatasetPermission.READ_ONLY in (share.mode, dataset.permission):
+        return _refused(f"{name} is shared to be read: ask its owners for a share that may be written")
+    if share.mode is DatasetPermission.EDITABLE or principal.role is Role.DATA_OWNER:
+        return _ALLOWED
+    return _refused(f"{name} is shared as editable by owners: ask a data owner of project {principal.project} to write it")
+
+
 def _for_person(principal: Principal, action: Action, dataset: Dataset | None) -> Decision:
     role = principal.role
     allowed = _PERSONS[role] if role is not None else frozenset()
@@ -164,7 +264,7 @@ def _for_person(principal: Principal, action: Action, dataset: Dataset | None) -
     if action not in allowed:
         return _refused(f"a {role} may not {action}: ask a data owner of the project")
     if action in _DATA and principal.sandboxed and principal.door is Door.OUTSIDE and role is not Role.DATA_OWNER:
-        return _refused("rows of a sandboxed project stay inside: run a program (`wardstream program run`), which may read them")
+        return _refused(_STAYS_INSIDE)
     return _ALLOWED
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -23,6 +23,7 @@ from tenancy.redis_users import OnlineStoreUsers
 from tenancy.repository import Repository
 from tenancy.revocation import Peers, Revoker
 from tenancy.service import TenancyService
+from tenancy.sharing import Sharing
 from wardstream.clock import Clock
 from wardstream.errors import WardstreamError
 from wardstream.server import application, platform_listener, serve
@@ -58,8 +59,17 @@ def run(settings: ControlSettings, clock: Clock) -> None:
 class Upkeep:
     """What control does by itself."""
 
-    def __init__(self, *, repository: Repository, reconciler: Reconciler, revoker: Revoker, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        repository: Repository,
+        reconciler: Reconciler,
+        revoker: Revoker,
+        clock: Clock,
+        ends: Sequence[Callable[[], int]],
+    ) -> None:
         self._repository = repository
+        self._ends = ends
         self._reconciler = reconciler
         self._revoker = revoker
         self._clock = clock
@@ -80,6 +90,8 @@ class Upkeep:
         while not self._stopped.is_set():
             # Revocations first: reconciling must not be what takes a removed member's rows away.
             self._guarded("revocations", self._revoker.resume)
+            for each in self._ends:
+                self._guarded("what has come to its end", each)
             if time.monotonic() >= due:
                 done = self._guarded("reconciliation", self._reconcile) and self._waiting is None
                 pause = _FIRST_SECONDS if done else min(pause * 2, _LONGEST_WAIT_SECONDS)
@@ -93,6 +105,7 @@ class Upkeep:
         self._revoker.lift_old_bounds()
         with self._repository.transaction() as tenancy:
             tenancy.credentials.forget_expired(self._clock.now())
+            tenancy.shares.forget_voids(self._clock.now() - EXECUTION_GRANT_LIFETIME * 2)
         self._waiting = None
 
     def _guarded(self, what: str, part: Callable[[], object]) -> bool:
@@ -118,6 +131,8 @@ def build(settings: ControlSettings, keys: AuthorityKeys, repository: Repository
     with repository.transaction() as tenancy:
         for revocation in tenancy.revocations(since=clock.now() - EXECUTION_GRANT_LIFETIME):
             verifier.revoke(revocation.principal, revocation.generation)
+        for void in tenancy.shares.voids(since=clock.now() - EXECUTION_GRANT_LIFETIME):
+            verifier.void(void.project, void.member, (void.before or clock.now()).timestamp())
     broker = Broker(settings.kafka, replication_factor=settings.replication_factor)
     rights = threading.Lock()
     reconciler = Reconciler(
@@ -150,14 +165,23 @@ def build(settings: ControlSettings, keys: AuthorityKeys, repository: Repository
         clock=clock,
         link_file=settings.home / "login-link",
     )
-    upkeep = Upkeep(repository=repository, reconciler=reconciler, revoker=revoker, clock=clock)
+    service = TenancyService(
+        repository=repository, authentication=authentication, reconciler=reconciler, revoker=revoker, secret=keys.secret, clock=clock
+    )
+    sharing = Sharing(repository=repository, reconciler=reconciler, revoker=revoker, clock=clock)
+    upkeep = Upkeep(
+        repository=repository,
+        reconciler=reconciler,
+        revoker=revoker,
+        clock=clock,
+        ends=[sharing.expire, service.expire_members, service.finish_closing],
+    )
     app = application("Wardstream control", ready={"reconciliation": upkeep.waiting})
     app.state.verifier = verifier
     app.state.clock = clock
     app.state.authentication = authentication
-    app.state.service = TenancyService(
-        repository=repository, authentication=authentication, reconciler=reconciler, revoker=revoker, secret=keys.secret, clock=clock
-    )
+    app.state.service = service
+    app.state.sharing = sharing
     for router in (api.public, api.platform, api.internal):
         app.include_router(router)
     return app, upkeep

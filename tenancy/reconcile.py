@@ -13,7 +13,7 @@ from pathlib import Path
 from tenancy.acls import MARKER, AclBinding, acl_bindings_for, platform_bindings
 from tenancy.audit import AuditEvent, Outcome
 from tenancy.broker import Broker, TopicState
-from tenancy.model import Dataset, MemberState
+from tenancy.model import Dataset, MemberState, ProjectState
 from tenancy.plan import (
     PLATFORM_TOPICS,
     AddPartitions,
@@ -248,14 +248,22 @@ class Reconciler:
     def _wanted(self, project: ProjectName | None) -> _Rights:
         with self._repository.transaction() as tenancy:
             members = tenancy.members(project)
-            datasets = [stored.dataset for stored in tenancy.datasets(project) if stored.state is Existence.THERE]
+            opened = tenancy.shares.opened(self._clock.now(), project)
+            stored = tenancy.datasets(project)
+            if project is not None:
+                found = (tenancy.dataset(share.project, share.dataset) for share in opened.get(project, ()))
+                stored += [dataset for dataset in found if dataset is not None]
             going = tenancy.revocations(unfinished=True)
-        owned: dict[ProjectName, list[Dataset]] = {}
-        for dataset in datasets:
-            owned.setdefault(dataset.project, []).append(dataset)
+        there = {(each.dataset.project, each.dataset.name): each.dataset for each in stored if each.state is Existence.THERE}
+        known: dict[ProjectName, list[Dataset]] = {}
+        for dataset in there.values():
+            known.setdefault(dataset.project, []).append(dataset)
+        for receiver, shares in opened.items():
+            shared = (there.get((share.project, share.dataset)) for share in shares)
+            known.setdefault(receiver, []).extend(dataset for dataset in shared if dataset is not None)
         bindings: set[AclBinding] = set(platform_bindings()) if project is None else set()
         for member in members:
-            bindings |= acl_bindings_for(member, owned.get(member.project, ()))
+            bindings |= acl_bindings_for(member, known.get(member.project, ()), opened.get(member.project, frozenset()))
         return _Rights(
             rows=frozenset(row_of(binding) for binding in bindings),
             principals=frozenset(f"User:{member.principal_name}" for member in members if member.state is MemberState.ACTIVE),
@@ -337,7 +345,8 @@ class Reconciler:
     def _put_all_users(self) -> None:
         with self._repository.transaction() as tenancy:
             projects = tenancy.projects()
-        wanted = frozenset(user for project in projects for user in users_of(project.name, self._secret))
+        there = (project for project in projects if project.state is not ProjectState.CLOSED)
+        wanted = frozenset(user for project in there for user in users_of(project.name, self._secret))
         for change in plan_users(wanted, self._users.found()):
             if isinstance(change, PutUsers):
                 self._users.put(change.users)

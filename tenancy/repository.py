@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -12,9 +12,22 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, up
 from sqlalchemy.exc import OperationalError
 
 from tenancy import tables
-from tenancy.audit import FIRST_HASH, AuditEntry, AuditEvent, Head, link
+from tenancy.audit import FIRST_HASH, AuditEntry, AuditEvent, Head, Outcome, link
 from tenancy.credentials import Credentials
-from tenancy.model import Dataset, DatasetKind, DatasetPermission, InternalTopic, Member, MemberState, Project, Role
+from tenancy.model import (
+    Columns,
+    CustomRole,
+    Dataset,
+    DatasetKind,
+    DatasetPermission,
+    InternalTopic,
+    Member,
+    MemberState,
+    Project,
+    ProjectState,
+    Role,
+)
+from tenancy.shares import Shares
 from wardstream.errors import Unavailable
 from wardstream.names import DatasetName, MemberName, PrincipalName, ProjectName, TopicName
 
@@ -98,6 +111,7 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.credentials = Credentials(connection)
+        self.shares = Shares(connection)
 
     # Projects
 
@@ -113,7 +127,37 @@ class Transaction:
 
     def add_project(self, project: Project) -> None:
         """Keep a new project."""
-        self._connection.execute(insert(tables.projects).values(**vars(project)))
+        self._connection.execute(insert(tables.projects).values(**_project_values(project)))
+
+    def put_project(self, project: Project) -> None:
+        """Keep what `project` is now."""
+        table = tables.projects
+        self._connection.execute(update(table).where(table.c.name == project.name).values(**_project_values(project)))
+
+    # Roles of projects' own
+
+    def custom_roles(self, project: ProjectName | None = None) -> list[CustomRole]:
+        """Return the custom roles of one project or of all, by name."""
+        table = tables.custom_roles
+        query = select(table).order_by(table.c.project, table.c.name)
+        if project is not None:
+            query = query.where(table.c.project == project)
+        return [
+            CustomRole(ProjectName(row.project), MemberName(row.name), Role(row.base), frozenset(row.without))
+            for row in self._connection.execute(query)
+        ]
+
+    def put_custom_role(self, role: CustomRole) -> None:
+        """Keep a custom role in place of whatever was kept under its name."""
+        self.remove_custom_role(role.project, role.name)
+        self._connection.execute(
+            insert(tables.custom_roles).values(project=role.project, name=role.name, base=role.base.value, without=sorted(role.without))
+        )
+
+    def remove_custom_role(self, project: ProjectName, name: MemberName) -> None:
+        """Forget a custom role."""
+        table = tables.custom_roles
+        self._connection.execute(delete(table).where(table.c.project == project, table.c.name == name))
 
     # Members
 
@@ -124,10 +168,9 @@ class Transaction:
         if project is not None:
             query = query.where(tables.members.c.project == project)
             named = named.where(tables.member_datasets.c.project == project)
-        lists: dict[tuple[str, str, str], set[DatasetName]] = {}
-        for row in self._connection.execute(named):
-            lists.setdefault((row.project, row.member, row.mode), set()).add(DatasetName(row.dataset))
-        return [_member(row, lists) for row in self._connection.execute(query)]
+        lists = _lists(self._connection.execute(named))
+        without = {(role.project, role.name): role.without for role in self.custom_roles(project)}
+        return [_member(row, lists, without) for row in self._connection.execute(query)]
 
     def member(self, project: ProjectName, name: MemberName) -> Member | None:
         """Return the member, removed or not, or None where there never was one of this name."""
@@ -135,10 +178,16 @@ class Transaction:
         row = self._connection.execute(select(table).where(table.c.project == project, table.c.name == name)).one_or_none()
         if row is None:
             return None
-        lists: dict[tuple[str, str, str], set[DatasetName]] = {}
-        for item in self._connection.execute(select(named).where(named.c.project == project, named.c.member == name)):
-            lists.setdefault((item.project, item.member, item.mode), set()).add(DatasetName(item.dataset))
-        return _member(row, lists)
+        lists = _lists(self._connection.execute(select(named).where(named.c.project == project, named.c.member == name)))
+        without = {(role.project, role.name): role.without for role in self.custom_roles(project)} if row.custom_role else {}
+        return _member(row, lists, without)
+
+    def members_due(self, now: datetime) -> list[Member]:
+        """Return the active members whose time is over."""
+        table = tables.members
+        query = select(table.c.project, table.c.name).where(table.c.state == MemberState.ACTIVE.value, table.c.expires_at <= now)
+        found = [self.member(ProjectName(row.project), MemberName(row.name)) for row in self._connection.execute(query)]
+        return [member for member in found if member is not None]
 
     def put_member(self, member: Member) -> None:
         """Keep `member` in place of whatever was kept under its name."""
@@ -147,6 +196,9 @@ class Transaction:
             "generation": member.generation,
             "state": member.state.value,
             "created_at": member.created_at,
+            "custom_role": member.custom_role,
+            "person": member.person,
+            "expires_at": member.expires_at,
         }
         table, named = tables.members, tables.member_datasets
         changed = self._connection.execute(
@@ -155,11 +207,16 @@ class Transaction:
         if not changed.rowcount:
             self._connection.execute(insert(table).values(project=member.project, name=member.name, **values))
         self._connection.execute(delete(named).where(named.c.project == member.project, named.c.member == member.name))
-        lists = [(name, "read") for name in sorted(member.reads)] + [(name, "write") for name in sorted(member.writes)]
+        lists: list[tuple[DatasetName, str, list[str] | None]] = [(name, "read", None) for name in sorted(member.reads)]
+        lists += [(name, "write", None) for name in sorted(member.writes)]
+        lists += [(part.dataset, "read", sorted(part.names)) for part in member.columns]
         if lists:
             self._connection.execute(
                 insert(named),
-                [{"project": member.project, "member": member.name, "dataset": name, "mode": mode} for name, mode in lists],
+                [
+                    {"project": member.project, "member": member.name, "dataset": name, "mode": mode, "columns": columns}
+                    for name, mode, columns in lists
+                ],
             )
 
     # Datasets
@@ -346,10 +403,12 @@ class Transaction:
         for row in self._connection.execute(query):
             yield AuditEntry(**row._mapping)
 
-    def newest_audit_entries(self, *, project: ProjectName | None, limit: int) -> list[AuditEntry]:
-        """Return the last `limit` entries in the order they were written, of one project or of all."""
+    def newest_audit_entries(self, *, project: ProjectName | None, limit: int, outcome: Outcome | None = None) -> list[AuditEntry]:
+        """Return the last `limit` entries in the order they were written, of one project or of all, of one outcome or of both."""
         table = tables.audit_entries
         query = select(table).order_by(table.c.sequence.desc()).limit(limit)
+        if outcome is not None:
+            query = query.where(table.c.outcome == outcome.value)
         if project is not None:
             query = query.where(table.c.project == project)
         return [AuditEntry(**row._mapping) for row in self._connection.execute(query)][::-1]
@@ -378,19 +437,54 @@ def before_generation(revocation: Revocation) -> bool:
 
 
 def _project(row: Row[tuple[object, ...]]) -> Project:
-    return Project(ProjectName(row.name), row.description, row.sandboxed, row.created_at)
+    author = MemberName(row.author) if row.author is not None else None
+    return Project(ProjectName(row.name), row.description, row.sandboxed, row.created_at, author, ProjectState(row.state))
 
 
-def _member(row: Row[tuple[object, ...]], lists: dict[tuple[str, str, str], set[DatasetName]]) -> Member:
+def _project_values(project: Project) -> dict[str, object]:
+    return {**vars(project), "state": project.state.value}
+
+
+@dataclass
+class _Lists:
+    reads: set[DatasetName] = field(default_factory=set)
+    writes: set[DatasetName] = field(default_factory=set)
+    columns: set[Columns] = field(default_factory=set)
+
+
+def _lists(rows: Iterable[Row[tuple[object, ...]]]) -> dict[tuple[str, str], _Lists]:
+    """Return what each member of `rows` reads and writes by name."""
+    found: dict[tuple[str, str], _Lists] = {}
+    for row in rows:
+        lists = found.setdefault((row.project, row.member), _Lists())
+        if row.columns is not None:
+            lists.columns.add(Columns(DatasetName(row.dataset), frozenset(row.columns)))
+        else:
+            (lists.reads if row.mode == "read" else lists.writes).add(DatasetName(row.dataset))
+    return found
+
+
+def _member(
+    row: Row[tuple[object, ...]],
+    lists: Mapping[tuple[str, str], _Lists],
+    without: Mapping[tuple[ProjectName, MemberName], frozenset[str]],
+) -> Member:
+    own = lists.get((row.project, row.name), _Lists())
+    custom = MemberName(row.custom_role) if row.custom_role is not None else None
     return Member(
         project=ProjectName(row.project),
         name=MemberName(row.name),
         role=Role(row.role),
         generation=row.generation,
         state=MemberState(row.state),
-        reads=frozenset(lists.get((row.project, row.name, "read"), ())),
-        writes=frozenset(lists.get((row.project, row.name, "write"), ())),
+        reads=frozenset(own.reads),
+        writes=frozenset(own.writes),
         created_at=row.created_at,
+        columns=frozenset(own.columns),
+        custom_role=custom,
+        without=without.get((ProjectName(row.project), custom), frozenset()) if custom is not None else frozenset(),
+        person=row.person,
+        expires_at=row.expires_at,
     )
 
 

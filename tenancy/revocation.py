@@ -21,6 +21,7 @@ from tenancy.credentials import Holder
 from tenancy.grants import GrantVerifier
 from tenancy.reconcile import Settlement
 from tenancy.repository import Repository, Revocation, Step
+from tenancy.shares import Void
 from wardstream.client.transport import Transport
 from wardstream.clock import Clock
 from wardstream.errors import InvalidName, Unavailable, WardstreamError
@@ -36,8 +37,11 @@ _LOOK_AGAIN_SECONDS = 0.02
 _PEER_SECONDS = 1.0
 
 
+GATEWAY = "gateway"
+
+
 class Peers:
-    """The other processes, each told of a revocation over its platform port."""
+    """The other processes, each told over its platform port of what ended."""
 
     def __init__(self, addresses: Mapping[str, str], tls: TlsSettings) -> None:
         self.names = frozenset(addresses)
@@ -48,18 +52,27 @@ class Peers:
 
     def tell(self, revocation: Revocation) -> frozenset[str]:
         """Tell the revocation's peers at the same time and return those that acknowledged; takes about a second at most."""
+        return self._send("revocations", {"principal": revocation.principal, "generation": revocation.generation}, revocation.peers)
+
+    def tell_void(self, void: Void) -> frozenset[str]:
+        """Tell the void's peers and return those that acknowledged: the gateway first, so that what it sends on is taken by the others."""
+        before = void.before.timestamp() if void.before is not None else 0.0
+        body = {"project": void.project, "member": void.member, "before": before}
+        first = void.peers & {GATEWAY}
+        return self._send("voids", body, first) | self._send("voids", body, void.peers - first)
+
+    def _send(self, path: str, body: Mapping[str, object], peers: frozenset[str]) -> frozenset[str]:
         # A name that is no longer among the settings belongs to a process that no longer exists.
-        asked = [name for name in sorted(revocation.peers) if name in self._transports]
-        gone = revocation.peers - self.names
+        asked = [name for name in sorted(peers) if name in self._transports]
+        gone = peers - self.names
         if not asked:
             return gone
 
         def one(name: str) -> bool:
-            body = {"principal": revocation.principal, "generation": revocation.generation}
             try:
-                self._transports[name].json("POST", "/internal/v1/revocations", json=body)
+                self._transports[name].json("POST", f"/internal/v1/{path}", json=body)
             except WardstreamError as error:
-                logger.warning("a process was not told of a revocation", extra={"peer": name, "reason": error.message})
+                logger.warning("a process was not told that rights ended", extra={"peer": name, "what": path, "reason": error.message})
                 return False
             return True
 
@@ -119,10 +132,28 @@ class Revoker:
         return Settlement(done, time.monotonic() - start)
 
     def resume(self) -> int:
-        """Go on with every unfinished revocation; returns how many are still not at their end."""
+        """Go on with every unfinished revocation and void; returns how many are still not at their end."""
         with self._repository.transaction() as tenancy:
-            unfinished = tenancy.revocations(unfinished=True)
-        return sum(not self.carry_out(revocation).settled for revocation in unfinished)
+            unfinished, voids = tenancy.revocations(unfinished=True), tenancy.shares.voids()
+        left = sum(not self.carry_out(revocation).settled for revocation in unfinished)
+        return left + sum(not self.make_void(void) for void in voids)
+
+    def make_void(self, void: Void) -> bool:
+        """Make grants void that were signed until now; returns whether every process knows. Who is away is told by `resume`."""
+        with self._repository.transaction() as tenancy:
+            void = tenancy.shares.void(void.id)
+            if void.before is None:
+                # After the change was kept: whoever read what was before it has signed before this.
+                void = replace(void, before=self._clock.now())
+                tenancy.shares.put_void(void)
+        if void.before is not None:
+            self._verifier.void(void.project, void.member, void.before.timestamp())
+        told = self._peers.tell_void(void)
+        with self._repository.transaction() as tenancy:
+            newest = tenancy.shares.void(void.id)
+            newest = replace(newest, peers=newest.peers - told)
+            tenancy.shares.put_void(newest)
+        return not newest.peers
 
     def lift_old_bounds(self) -> None:
         """Lift the bound of principals that can no longer come: removed, and with no certificate left that is valid."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,9 +12,10 @@ from tenancy import audit
 from tenancy.audit import AuditEntry, AuditEvent, Detail, Outcome, Verification
 from tenancy.authentication import Authentication
 from tenancy.authority.secrets import pseudonym_key, redis_password
-from tenancy.credentials import Holder
 from tenancy.model import (
     MATERIALISER,
+    Columns,
+    CustomRole,
     Dataset,
     DatasetKind,
     DatasetPermission,
@@ -24,26 +25,28 @@ from tenancy.model import (
     Principal,
     PrincipalKind,
     Project,
+    ProjectState,
     Role,
+    ShareState,
+    platform_principal,
 )
-from tenancy.policy import Action, decide, knows, require
-from tenancy.quotas import DEFAULT, check_datasets, check_members, check_rows
+from tenancy.policy import Action, by_author, decide, knows, require
+from tenancy.quotas import DEFAULT, check_datasets, check_members
 from tenancy.reconcile import Reconciler, Settlement
 from tenancy.redis_users import StoreAccess, user_name
-from tenancy.repository import Existence, Repository, Revocation, Step, StoredDataset, Transaction
+from tenancy.repository import Existence, Repository, Revocation, StoredDataset, Transaction
 from tenancy.revocation import Revoker
+from tenancy.shares import Void
 from tenancy.topic_config import checked_config
+from tenancy.use_cases import UseCases, event_of
 from wardstream.clock import Clock
 from wardstream.errors import (
     Conflict,
-    Denied,
     Invalid,
     LimitExceeded,
     NotFound,
-    Unauthenticated,
     Unavailable,
     UnsafeChange,
-    WardstreamError,
 )
 from wardstream.names import DatasetName, MemberName, ProjectName, internal_prefix, parse_dataset, split_group_dataset
 
@@ -62,6 +65,15 @@ class ProjectMade:
     project: Project
     owner_token: str
     expires_at: datetime
+    settled: bool
+
+
+@dataclass(frozen=True)
+class ProjectAltered:
+    """A project as it is now, and the members who need a new token since their certificates ended."""
+
+    project: Project
+    renewed: tuple[MemberName, ...]
     settled: bool
 
 
@@ -92,7 +104,7 @@ class StorageCredentials:
     pseudonym_key: bytes
 
 
-class TenancyService:
+class TenancyService(UseCases):
     """Projects, members and datasets. Every change is decided and audited in one transaction, then carried outside."""
 
     def __init__(
@@ -105,12 +117,9 @@ class TenancyService:
         secret: bytes,
         clock: Clock,
     ) -> None:
-        self._repository = repository
+        super().__init__(repository=repository, reconciler=reconciler, revoker=revoker, clock=clock)
         self._authentication = authentication
-        self._reconciler = reconciler
-        self._revoker = revoker
         self._secret = secret
-        self._clock = clock
 
     # Projects
 
@@ -127,13 +136,13 @@ class TenancyService:
             require(decide(principal, Action.PROJECT_CREATE))
             if tenancy.project(name) is not None:
                 raise Conflict(f"project {name} exists already")
-            project = Project(name, description, sandboxed, now)
+            project = Project(name, description, sandboxed, now, author=owner)
             tenancy.add_project(project)
             first = _new_member(name, owner, Role.DATA_OWNER, now)
             tenancy.put_member(first)
             tenancy.put_member(_new_member(name, MATERIALISER, Role.SERVICE, now))
             token, ends = self._authentication.new_enrolment_token(tenancy, first)
-            tenancy.audit(_event(principal, Action.PROJECT_CREATE, name, name, owner=owner, sandboxed=sandboxed), now)
+            tenancy.audit(event_of(principal, Action.PROJECT_CREATE, name, name, owner=owner, sandboxed=sandboxed), now)
         return ProjectMade(project, token or "", ends, self._settle_if_possible(name).settled)
 
     def projects(self, principal: Principal) -> list[Project]:
@@ -151,9 +160,148 @@ class TenancyService:
             return self._project(tenancy, principal, Action.PROJECT_DESCRIBE, name)
 
     def all_projects(self) -> list[Project]:
-        """Return every project, for the platform's own processes."""
+        """Return every project that is not closed, for the platform's own processes."""
         with self._repository.transaction() as tenancy:
-            return tenancy.projects()
+            return [project for project in tenancy.projects() if project.state is ProjectState.ACTIVE]
+
+    def alter_project(
+        self, principal: Principal, name: ProjectName, *, description: str | None = None, sandboxed: bool | None = None
+    ) -> ProjectAltered:
+        """Change what is given. Sandboxing an open project gives people who hold certificates outside another generation.
+
+        They are named in the answer and need a new token each. Raises `Conflict` where a share would let rows of a
+        sandboxed project into an open one.
+        """
+        if description is not None and len(description) > _LONGEST_DESCRIPTION:
+            raise Invalid(f"a description has at most {_LONGEST_DESCRIPTION} characters, got {len(description)}")
+        now = self._clock.now()
+        with self._changing(principal, Action.PROJECT_ALTER, f"project {name}", name) as tenancy:
+            before = self._project(tenancy, principal, Action.PROJECT_ALTER, name)
+            after = replace(
+                before,
+                description=before.description if description is None else description,
+                sandboxed=before.sandboxed if sandboxed is None else sandboxed,
+            )
+            going: list[Revocation] = []
+            if after.sandboxed is not before.sandboxed:
+                _check_borders(tenancy, after)
+            if after.sandboxed and not before.sandboxed:
+                outside = tenancy.credentials.outside_holders(name, now)
+                kept = [one for one in tenancy.members(name) if one.role.person and one.role is not Role.DATA_OWNER]
+                going = [self._next_generation(tenancy, one, now) for one in kept if (one.name, one.generation) in outside]
+            tenancy.put_project(after)
+            voids = [self._void(tenancy, name)]
+            # What the receivers of its shares may do outside follows from it too.
+            given = {share.receiver for share in tenancy.shares.of_project(name) if share.state is ShareState.ACCEPTED}
+            voids += [self._void(tenancy, receiver) for receiver in sorted(given - {name})]
+            tenancy.audit(
+                event_of(principal, Action.PROJECT_ALTER, name, name, sandboxed=after.sandboxed, renewed=[one.member for one in going]), now
+            )
+        done = self._take_effect(voids, [name])
+        ended = self._carry_out(going)
+        return ProjectAltered(after, tuple(each.member for each in going), done.settled and ended)
+
+    def hand_over(self, principal: Principal, name: ProjectName, to: MemberName) -> Project:
+        """Make another data owner the project's author; only the author may."""
+        now = self._clock.now()
+        with self._changing(principal, Action.PROJECT_HAND_OVER, f"project {name}", name) as tenancy:
+            before = self._project(tenancy, principal, Action.PROJECT_HAND_OVER, name)
+            require(by_author(principal, Action.PROJECT_HAND_OVER, before))
+            member = self._member(tenancy, name, to)
+            if member.role is not Role.DATA_OWNER or member.without or member.expires_at is not None:
+                raise Conflict(f"{to} is no data owner of project {name} with all of an owner's rights, for good: make it one first")
+            after = replace(before, author=to)
+            tenancy.put_project(after)
+            tenancy.audit(event_of(principal, Action.PROJECT_HAND_OVER, name, member.principal_name), now)
+        return after
+
+    def close_project(self, principal: Principal, name: ProjectName) -> Settlement:
+        """End every membership and share of a project, its author's last; its data stay until they are erased.
+
+        Repeating it after a failure goes on where it stopped, as control does by itself. The name is not given out again.
+        """
+        now = self._clock.now()
+        with self._changing(principal, Action.PROJECT_CLOSE, f"project {name}", name) as tenancy:
+            project = self._project(tenancy, principal, Action.PROJECT_CLOSE, name)
+            require(by_author(principal, Action.PROJECT_CLOSE, project))
+            tenancy.put_project(replace(project, state=ProjectState.CLOSING))
+            voids = []
+            for share in tenancy.shares.of_project(name):
+                if not share.state.over:
+                    tenancy.shares.put(replace(share, state=ShareState.WITHDRAWN, ended_at=now))
+                    if share.receiver != name and share.state is ShareState.ACCEPTED:
+                        voids.append(self._void(tenancy, share.receiver))
+            members = [one for one in tenancy.members(name) if one.state is MemberState.ACTIVE]
+            going = [self._end_membership(tenancy, one, now) for one in sorted(members, key=lambda one: one.name == project.author)]
+            tenancy.audit(event_of(principal, Action.PROJECT_CLOSE, name, name, members=len(going), shares=len(voids)), now)
+        start = time.monotonic()
+        ended = self._carry_out(going)
+        done = self._take_effect(voids, {*(void.project for void in voids), name})
+        return Settlement(ended and done.settled and not self.finish_closing(), time.monotonic() - start)
+
+    def finish_closing(self) -> int:
+        """Close every project of which nobody has anything any more; returns how many are still closing."""
+        with self._repository.transaction() as tenancy:
+            closing = [project for project in tenancy.projects() if project.state is ProjectState.CLOSING]
+            if not closing:
+                return 0
+            unfinished = {revocation.project for revocation in tenancy.revocations(unfinished=True)}
+            done = [project for project in closing if project.name not in unfinished]
+            for project in done:
+                tenancy.put_project(replace(project, state=ProjectState.CLOSED))
+                event = AuditEvent("ws-control", project.name, "project.closed", project.name, Outcome.ALLOWED, {})
+                tenancy.audit(event, self._clock.now())
+        return len(closing) - len(done)
+
+    def activity(self, principal: Principal, name: ProjectName, *, limit: int) -> list[AuditEntry]:
+        """Return the newest changes in the project, oldest first: for all who work in it; refusals are the owners' to see."""
+        with self._repository.transaction() as tenancy:
+            self._current(tenancy, principal)
+            self._project(tenancy, principal, Action.ACTIVITY_READ, name)
+            found = tenancy.newest_audit_entries(project=name, limit=limit, outcome=Outcome.ALLOWED)
+        return found
+
+    # Roles of the project's own
+
+    def custom_roles(self, principal: Principal, project: ProjectName) -> list[CustomRole]:
+        """Return the project's custom roles, by name."""
+        with self._repository.transaction() as tenancy:
+            self._current(tenancy, principal)
+            self._project(tenancy, principal, Action.MEMBER_LIST, project)
+            return tenancy.custom_roles(project)
+
+    def put_custom_role(
+        self, principal: Principal, project: ProjectName, name: MemberName, base: Role, without: Collection[Action]
+    ) -> Settlement:
+        """Make a role that is `base` less some actions, or change it, for all who have it too."""
+        if not base.whole:
+            raise Invalid(f"a custom role is based on {', '.join(role for role in Role if role.whole)}; got {base}")
+        if str(name) in set(Role):
+            raise Conflict(f"{name} is a role of the platform's own: choose another name")
+        if not without:
+            raise Invalid(f"a custom role leaves out at least one action, else it is a {base}: {', '.join(sorted(Action))}")
+        now = self._clock.now()
+        with self._changing(principal, Action.ROLE_MANAGE, f"{project}/{name}", project) as tenancy:
+            self._project(tenancy, principal, Action.ROLE_MANAGE, project)
+            holders = [one for one in tenancy.members(project) if one.custom_role == name and one.state is MemberState.ACTIVE]
+            if any(one.role is not base for one in holders):
+                raise Conflict(f"{name} is held as a {holders[0].role} by {', '.join(one.name for one in holders)}: its base stays")
+            tenancy.put_custom_role(CustomRole(project, name, base, frozenset(without)))
+            voids = [self._void(tenancy, project, one.name) for one in holders]
+            tenancy.audit(event_of(principal, Action.ROLE_MANAGE, project, name, base=base, without=sorted(without)), now)
+        return self._take_effect(voids, [project])
+
+    def remove_custom_role(self, principal: Principal, project: ProjectName, name: MemberName) -> None:
+        """Remove a role that nobody has."""
+        with self._changing(principal, Action.ROLE_MANAGE, f"{project}/{name}", project) as tenancy:
+            self._project(tenancy, principal, Action.ROLE_MANAGE, project)
+            if all(role.name != name for role in tenancy.custom_roles(project)):
+                raise NotFound(f"role {name} of project {project} is not there")
+            holders = [one.name for one in tenancy.members(project) if one.custom_role == name and one.state is MemberState.ACTIVE]
+            if holders:
+                raise Conflict(f"role {name} is held by {', '.join(holders)}: give them another role first")
+            tenancy.remove_custom_role(project, name)
+            tenancy.audit(event_of(principal, Action.ROLE_MANAGE, project, name, removed=True), self._clock.now())
 
     # Members
 
@@ -169,44 +317,122 @@ class TenancyService:
         principal: Principal,
         project: ProjectName,
         name: MemberName,
-        role: Role,
+        role: str,
         *,
         reads: Collection[DatasetName] = (),
         writes: Collection[DatasetName] = (),
+        columns: Collection[Columns] = (),
+        person: str | None = None,
+        expires_at: datetime | None = None,
     ) -> MemberAdded:
         """Add a member; one who was removed comes back under another principal.
 
-        `reads` and `writes` are a device's or service's. Raises `Conflict` for a name that is taken.
+        `role` is one of the platform's or the project's own. `reads`, `writes` and `columns` are a device's, a service's or a
+        restricted member's. `person` is the account that logs in to it. Raises `Conflict` for a name that is taken.
         """
-        _check_lists(role, reads, writes)
         now = self._clock.now()
+        _check_expiry(expires_at, now)
         self._finish_revocation_of(project, name)
         with self._changing(principal, Action.MEMBER_ADD, f"{project}/{name}", project) as tenancy:
             self._project(tenancy, principal, Action.MEMBER_ADD, project)
+            base, custom = _role_of(tenancy, project, role)
             before = tenancy.member(project, name)
             if before is not None and before.state is MemberState.ACTIVE:
-                raise Conflict(f"member {name} of project {project} exists already, as {before.role}")
+                raise Conflict(f"member {name} of project {project} exists already, as {before.custom_role or before.role}")
             if tenancy.unfinished_revocation(project, name) is not None:
                 raise Unavailable(f"{name} is still being removed from project {project}: try again in a moment")
-            for dataset in self._existing(tenancy, project, {*reads, *writes}):
-                if role is Role.DEVICE and dataset.processors:
-                    raise Conflict(f"{dataset.name} is the result of {', '.join(sorted(dataset.processors))}: leave it out of writes")
             members = tenancy.members(project)
             check_members(members)
-            member = replace(
-                _new_member(project, name, role, now),
+            member = Member(
+                project=project,
+                name=name,
+                role=base,
                 generation=before.generation if before is not None else 1,
+                state=MemberState.ACTIVE,
                 reads=frozenset(reads),
                 writes=frozenset(writes),
+                created_at=now,
+                columns=frozenset(columns),
+                custom_role=custom,
+                person=person,
+                expires_at=expires_at,
             )
+            self._check_lists(tenancy, member)
             tenancy.put_member(member)
             self._check_rows(tenancy, project)
             token, ends = self._authentication.new_enrolment_token(tenancy, member)
-            tenancy.audit(
-                _event(principal, Action.MEMBER_ADD, project, member.principal_name, role=role, reads=sorted(reads), writes=sorted(writes)),
-                now,
-            )
+            tenancy.audit(event_of(principal, Action.MEMBER_ADD, project, member.principal_name, **_told(member)), now)
         return MemberAdded(member, token, ends, self._settle_if_possible(project).settled)
+
+    def alter_member(
+        self,
+        principal: Principal,
+        project: ProjectName,
+        name: MemberName,
+        *,
+        role: str | None = None,
+        reads: Collection[DatasetName] | None = None,
+        writes: Collection[DatasetName] | None = None,
+        columns: Collection[Columns] | None = None,
+    ) -> MemberAdded:
+        """Change a member's role or lists; what it may no longer do ends on every surface.
+
+        A person who may no longer hold a certificate outside, and does, gets another generation and a new token. Raises
+        `Conflict` for the project's author, its last owner, and between people and machines.
+        """
+        now = self._clock.now()
+        going: Revocation | None = None
+        token, ends = None, now
+        with self._changing(principal, Action.MEMBER_ALTER, f"{project}/{name}", project) as tenancy:
+            found = self._project(tenancy, principal, Action.MEMBER_ALTER, project)
+            before = self._member(tenancy, project, name)
+            if before.role is Role.SERVICE:
+                raise Conflict(f"{name} is a service: what it reads and writes is set by deploying it")
+            base, custom = (before.role, before.custom_role) if role is None else _role_of(tenancy, project, role)
+            listed = base in (Role.DEVICE, Role.RESTRICTED)
+            after = replace(
+                before,
+                role=base,
+                custom_role=custom,
+                reads=frozenset(reads) if reads is not None else before.reads if listed else frozenset(),
+                writes=frozenset(writes) if writes is not None else before.writes if listed else frozenset(),
+                columns=frozenset(columns) if columns is not None else before.columns if listed else frozenset(),
+            )
+            if base.person is not before.role.person or (not base.person and base is not before.role):
+                raise Conflict(f"{name} is a {before.role} and cannot become a {base}: add another member")
+            _check_owners(tenancy, found, before, after)
+            self._check_lists(tenancy, after)
+            tenancy.put_member(after)
+            self._check_rows(tenancy, project)
+            loses = before.role is Role.DATA_OWNER and base is not Role.DATA_OWNER and found.sandboxed
+            if loses and (name, before.generation) in tenancy.credentials.outside_holders(project, now):
+                going = self._next_generation(tenancy, after, now)
+                after = self._member(tenancy, project, name)
+                token, ends = self._authentication.new_enrolment_token(tenancy, after)
+            else:
+                after = self._member(tenancy, project, name)
+            void = self._void(tenancy, project, name)
+            tenancy.audit(event_of(principal, Action.MEMBER_ALTER, project, after.principal_name, **_told(after)), now)
+        done = self._take_effect([void], [project])
+        ended = going is None or self._revoker.carry_out(going).settled
+        return MemberAdded(after, token, ends, done.settled and ended)
+
+    def lose_key(self, principal: Principal, project: ProjectName, name: MemberName) -> MemberAdded:
+        """Give a member whose key was lost or stolen another principal, and a new token; the old one ends as with a removal."""
+        now = self._clock.now()
+        self._finish_revocation_of(project, name)
+        with self._changing(principal, Action.MEMBER_ALTER, f"{project}/{name}", project) as tenancy:
+            self._project(tenancy, principal, Action.MEMBER_ALTER, project)
+            member = self._member(tenancy, project, name)
+            if member.role is Role.SERVICE:
+                raise Invalid(f"{name} is a service, whose keys are the platform's: remove it and deploy it again")
+            going = self._next_generation(tenancy, member, now)
+            member = self._member(tenancy, project, name)
+            token, ends = self._authentication.new_enrolment_token(tenancy, member)
+            tenancy.audit(event_of(principal, "member.lost-key", project, member.principal_name, ended=going.principal), now)
+        ended = self._revoker.carry_out(going)
+        settled = self._settle_if_possible(project)
+        return MemberAdded(member, token, ends, ended.settled and settled.settled)
 
     def new_enrolment_token(self, principal: Principal, project: ProjectName, name: MemberName) -> MemberAdded:
         """Return another one-time token for a member, for a lost one or a second credential."""
@@ -216,7 +442,7 @@ class TenancyService:
             if member.role is Role.SERVICE:
                 raise Invalid(f"{name} is a service: the worker that runs it gets its certificates")
             token, ends = self._authentication.new_enrolment_token(tenancy, member)
-            tenancy.audit(_event(principal, Action.MEMBER_ADD, project, member.principal_name, token=True), self._clock.now())
+            tenancy.audit(event_of(principal, Action.MEMBER_ADD, project, member.principal_name, token=True), self._clock.now())
         return MemberAdded(member, token, ends, settled=True)
 
     def remove_member(self, principal: Principal, project: ProjectName, name: MemberName) -> Settlement:
@@ -243,29 +469,38 @@ class TenancyService:
     def _begin_removal(self, tenancy: Transaction, principal: Principal, member: Member, now: datetime) -> Revocation:
         if member.name == MATERIALISER:
             raise Conflict(f"{MATERIALISER} fills the project's tables and stays as long as the project")
-        owners = [one for one in tenancy.members(member.project) if one.role is Role.DATA_OWNER and one.state is MemberState.ACTIVE]
-        if owners == [member]:
-            raise Conflict(f"{member.name} is the last data owner of project {member.project}: add another one first")
-        tenancy.put_member(replace(member, state=MemberState.REMOVED, reads=frozenset(), writes=frozenset()))
-        tenancy.credentials.revoke_all(Holder(member.project, member.name, member.generation), now)
-        tenancy.begin_internal_deletion(member.project, member.name)
-        revocation = Revocation(
-            principal=member.principal_name,
-            project=member.project,
-            member=member.name,
-            generation=member.generation,
-            step=Step.DECIDED,
-            peers=self._revoker.peers,
-            revoked_at=now,
-        )
-        tenancy.add_revocation(revocation)
-        tenancy.audit(_event(principal, Action.MEMBER_REMOVE, member.project, member.principal_name, role=member.role), now)
+        project = tenancy.project(member.project)
+        if project is not None:
+            _check_owners(tenancy, project, member, None)
+        revocation = self._end_membership(tenancy, member, now)
+        tenancy.audit(event_of(principal, Action.MEMBER_REMOVE, member.project, member.principal_name, role=member.role), now)
         return revocation
+
+    def _end_membership(self, tenancy: Transaction, member: Member, now: datetime) -> Revocation:
+        gone = replace(member, state=MemberState.REMOVED, reads=frozenset(), writes=frozenset(), columns=frozenset(), expires_at=None)
+        tenancy.put_member(gone)
+        tenancy.begin_internal_deletion(member.project, member.name)
+        return self._begin_revocation(tenancy, member, now)
+
+    def expire_members(self) -> int:
+        """Remove the members whose time is over; returns how many."""
+        now = self._clock.now()
+        with self._repository.transaction() as tenancy:
+            due = tenancy.members_due(now)
+            going = [self._begin_removal(tenancy, platform_principal("ws-control"), member, now) for member in due]
+        for each in going:
+            self._revoker.carry_out(each)
+        return len(going)
 
     def recent_revocations(self, since: datetime) -> list[Revocation]:
         """Return what was revoked since then, for a process that has just started."""
         with self._repository.transaction() as tenancy:
             return tenancy.revocations(since=since)
+
+    def recent_voids(self, since: datetime) -> list[Void]:
+        """Return which grants became void since then."""
+        with self._repository.transaction() as tenancy:
+            return tenancy.shares.voids(since=since)
 
     # Services
 
@@ -300,11 +535,11 @@ class TenancyService:
             for dataset in self._existing(tenancy, project, reads):
                 require(decide(inside, Action.RECORD_READ, dataset), f"dataset {project}.{dataset.name}")
             for dataset in self._existing(tenancy, project, writes):
-                if dataset.processors == {name}:
-                    continue
-                if dataset.processors:
+                if dataset.processors - {name}:
                     raise Conflict(f"{dataset.name} is the result of {', '.join(sorted(dataset.processors))}: one processor writes it")
-                require(decide(inside, Action.RECORD_WRITE, dataset), f"dataset {project}.{dataset.name}")
+                # As if no processor wrote it yet: deploying one anew is no way to write what its deployer may not.
+                free = replace(dataset, processors=frozenset())
+                require(decide(inside, Action.RECORD_WRITE, free), f"dataset {project}.{dataset.name}")
             member = Member(
                 project=project,
                 name=name,
@@ -321,7 +556,7 @@ class TenancyService:
             self._put_internals(tenancy, member, internals)
             self._check_rows(tenancy, project)
             tenancy.audit(
-                _event(
+                event_of(
                     principal,
                     Action.PROCESSOR_DEPLOY,
                     project,
@@ -407,7 +642,7 @@ class TenancyService:
                     materialiser = self._member(tenancy, project, MATERIALISER)
                     tenancy.put_member(replace(materialiser, reads=materialiser.reads | {name}))
                 self._check_rows(tenancy, project)
-                tenancy.audit(_event(principal, action, project, name, kind=kind, permission=permission, partitions=partitions), now)
+                tenancy.audit(event_of(principal, action, project, name, kind=kind, permission=permission, partitions=partitions), now)
             elif before.state is Existence.DELETING:
                 raise Conflict(f"dataset {project}.{name} is still being deleted: its name is free when nothing of it is left")
             elif not _same(before.dataset, wanted):
@@ -419,7 +654,7 @@ class TenancyService:
             if before is None:
                 with self._repository.transaction() as tenancy:
                     tenancy.begin_deletion(project, name)
-                    tenancy.audit(_event(principal, Action.DATASET_DELETE, project, name, kind=kind, why="the broker refuses it"), now)
+                    tenancy.audit(event_of(principal, Action.DATASET_DELETE, project, name, kind=kind, why="the broker refuses it"), now)
                 self._settle_if_possible(project)
             raise
         return self._dataset_state(project, name)
@@ -451,7 +686,7 @@ class TenancyService:
             tenancy.alter_dataset(after)
             self._check_rows(tenancy, project)
             tenancy.audit(
-                _event(
+                event_of(
                     principal,
                     Action.DATASET_ALTER,
                     project,
@@ -469,7 +704,7 @@ class TenancyService:
             with self._repository.transaction() as tenancy:
                 if (stored := tenancy.dataset(project, name)) is not None:
                     tenancy.alter_dataset(_taken_back(stored.dataset, before, after))
-                tenancy.audit(_event(principal, Action.DATASET_ALTER, project, name, why="taken back: the broker refuses it"), now)
+                tenancy.audit(event_of(principal, Action.DATASET_ALTER, project, name, why="taken back: the broker refuses it"), now)
             self._settle_if_possible(project)
             raise
         return self._dataset_state(project, name)
@@ -492,9 +727,17 @@ class TenancyService:
             )
             if users:
                 raise Conflict(f"dataset {project}.{name} is used by {', '.join(users)}: remove these processors first")
+            voids = []
+            for share in tenancy.shares.of_dataset(project, name):
+                tenancy.shares.put(replace(share, state=ShareState.WITHDRAWN, ended_at=now))
+                if share.state is ShareState.ACCEPTED:
+                    voids.append(self._void(tenancy, share.receiver))
             tenancy.begin_deletion(project, name)
-            tenancy.audit(_event(principal, Action.DATASET_DELETE, project, name, kind=dataset.kind), now)
-        return self._settle_if_possible(project)
+            tenancy.audit(event_of(principal, Action.DATASET_DELETE, project, name, kind=dataset.kind, shares=len(voids)), now)
+        # The receivers' rows first: rows outlive topics, and would open one that is made anew under this name.
+        gone = self._take_effect(voids, [void.project for void in voids])
+        done = self._settle_if_possible(project)
+        return Settlement(done.settled and gone.settled, done.seconds + gone.seconds)
 
     # Audit
 
@@ -539,70 +782,11 @@ class TenancyService:
     def storage_credentials(self, project: ProjectName, access: StoreAccess) -> StorageCredentials:
         """Return what reaches the project's online rows; passwords are derived, so asking twice gives the same."""
         with self._repository.transaction() as tenancy:
-            if tenancy.project(project) is None:
+            found = tenancy.project(project)
+            if found is None or found.state is ProjectState.CLOSED:
                 raise NotFound(f"project {project} is not there")
         user = user_name(project, access)
         return StorageCredentials(user, redis_password(self._secret, user), pseudonym_key(self._secret, project))
-
-    # Parts of several use cases
-
-    @contextmanager
-    def _changing(self, principal: Principal, action: Action, subject: str, project: ProjectName | None) -> Iterator[Transaction]:
-        """Yield a transaction for a change of rights; a refusal is undone, and kept as an entry of its own."""
-        try:
-            with self._repository.transaction() as tenancy:
-                self._current(tenancy, principal)
-                yield tenancy
-        except (Denied, NotFound) as refusal:
-            own = principal.project if project is not None and principal.kind is PrincipalKind.MEMBER else project
-            event = AuditEvent(principal.name, own, action, subject[:200], Outcome.REFUSED, {"reason": refusal.message[:500]})
-            with self._repository.transaction() as tenancy:
-                tenancy.audit(event, self._clock.now())
-            raise
-
-    def _current(self, tenancy: Transaction, principal: Principal) -> None:
-        """Refuse a grant whose bearer was removed a moment ago; asked in the transaction of what it wants to do."""
-        if principal.project is None or principal.member is None:
-            return
-        member = tenancy.member(principal.project, principal.member)
-        if member is None or member.state is not MemberState.ACTIVE or member.generation != principal.generation:
-            raise Unauthenticated(f"{principal.name} is no longer a member of {principal.project}")
-
-    def _project(self, tenancy: Transaction, principal: Principal, action: Action, name: ProjectName) -> Project:
-        require(decide(principal, action, project=name), f"project {name}")
-        project = tenancy.project(name)
-        if project is None:
-            raise NotFound(f"project {name} is not there")
-        return project
-
-    def _member(self, tenancy: Transaction, project: ProjectName, name: MemberName) -> Member:
-        member = tenancy.member(project, name)
-        if member is None or member.state is not MemberState.ACTIVE:
-            raise NotFound(f"member {name} of project {project} is not there")
-        return member
-
-    def _dataset(
-        self, tenancy: Transaction, principal: Principal, action: Action, project: ProjectName, name: DatasetName
-    ) -> StoredDataset:
-        thing = f"dataset {project}.{name}"
-        # Whoever may not know the project gets the answer for a dataset, as for one that is not there.
-        if not decide(principal, Action.DATASET_LIST, project=project).visible:
-            raise NotFound(f"{thing} is not there")
-        stored = tenancy.dataset(project, name)
-        if stored is None or stored.state is Existence.DELETING:
-            raise NotFound(f"{thing} is not there")
-        require(decide(principal, action, stored.dataset), thing)
-        return stored
-
-    def _existing(self, tenancy: Transaction, project: ProjectName, names: Collection[DatasetName]) -> list[Dataset]:
-        found = {stored.dataset.name: stored.dataset for stored in tenancy.datasets(project) if stored.state is Existence.THERE}
-        for name in sorted(names):
-            if name not in found:
-                raise NotFound(f"dataset {project}.{name} is not there: create it first")
-        return [found[name] for name in sorted(set(names))]
-
-    def _check_rows(self, tenancy: Transaction, project: ProjectName) -> None:
-        check_rows(tenancy.members(project), [stored.dataset for stored in tenancy.datasets(project)])
 
     def _dataset_state(self, project: ProjectName, name: DatasetName) -> DatasetState:
         with self._repository.transaction() as tenancy:
@@ -611,16 +795,27 @@ class TenancyService:
             raise NotFound(f"dataset {project}.{name} is not there")
         return _state(stored)
 
-    def _settle(self, project: ProjectName) -> None:
-        if not self._reconciler.settle(project).settled:
-            raise Unavailable("it is decided, but not every broker shows it yet; it follows by itself, and repeating is safe")
-
-    def _settle_if_possible(self, project: ProjectName) -> Settlement:
-        try:
-            return self._reconciler.settle(project)
-        except WardstreamError as error:
-            logger.warning("a change waits for broker or online store", extra={"project": project, "reason": error.message})
-            return Settlement(settled=False, seconds=0.0)
+    def _check_lists(self, tenancy: Transaction, member: Member) -> None:
+        """Refuse lists that the role has not, or that name what is not there or is not to be had."""
+        role = member.role
+        if role.whole and (member.reads or member.writes or member.columns):
+            raise Invalid(f"a {role} reads and writes by role and by each dataset's permission: leave out reads, writes and columns")
+        if role is Role.DEVICE and (member.reads or member.columns):
+            raise Invalid("a device only writes: leave out reads and columns")
+        if role is Role.RESTRICTED and member.writes:
+            raise Invalid("a restricted member only reads: leave out writes")
+        if role is not Role.RESTRICTED and member.columns:
+            raise Invalid("columns are given to a restricted member only")
+        parts = {part.dataset: part for part in member.columns}
+        if len(parts) < len(member.columns) or parts.keys() & member.reads:
+            raise Invalid("a dataset is named once: with columns, or whole")
+        if any(not part.names for part in member.columns):
+            raise Invalid("name at least one column")
+        for dataset in self._existing(tenancy, member.project, {*member.reads, *member.writes, *parts}):
+            if role is Role.RESTRICTED and dataset.kind is not DatasetKind.FEATURE_GROUP:
+                raise Invalid(f"{dataset.name} is a topic: a restricted member reads feature groups")
+            if dataset.name in member.writes and dataset.processors - {member.name}:
+                raise Conflict(f"{dataset.name} is the result of {', '.join(sorted(dataset.processors))}: leave it out of writes")
 
     def _finish_revocation_of(self, project: ProjectName, name: MemberName) -> None:
         """A name is given out again only when nothing of its last bearer is left."""
@@ -634,11 +829,59 @@ def _new_member(project: ProjectName, name: MemberName, role: Role, at: datetime
     return Member(project, name, role, 1, MemberState.ACTIVE, frozenset(), frozenset(), at)
 
 
-def _check_lists(role: Role, reads: Collection[DatasetName], writes: Collection[DatasetName]) -> None:
-    if role.person and (reads or writes):
-        raise Invalid(f"a {role} reads and writes by role and by each dataset's permission: leave out reads and writes")
-    if role is Role.DEVICE and reads:
-        raise Invalid("a device only writes: leave out reads")
+def _told(member: Member) -> dict[str, Detail]:
+    """Return what the audit says of a member beside its name."""
+    return {
+        "role": member.custom_role or member.role,
+        "reads": sorted(member.reads),
+        "writes": sorted(member.writes),
+        "columns": sorted(f"{part.dataset}: {', '.join(sorted(part.names))}" for part in member.columns),
+        "person": member.person,
+        "expires_at": member.expires_at.isoformat() if member.expires_at is not None else None,
+    }
+
+
+def _role_of(tenancy: Transaction, project: ProjectName, text: str) -> tuple[Role, MemberName | None]:
+    """Return the base role that `text` names, and the project's own role if it names one."""
+    if text in set(Role):
+        return Role(text), None
+    own = tenancy.custom_roles(project)
+    for role in own:
+        if role.name == text:
+            return role.base, role.name
+    raise Invalid(f"{text[:40]!a} is not a role: roles are {', '.join([*Role, *(role.name for role in own)])}")
+
+
+def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
+    if expires_at is not None and expires_at <= now:
+        raise Invalid(f"expires_at is {expires_at.isoformat()}, which is over: give a time to come")
+
+
+def _check_owners(tenancy: Transaction, project: Project, before: Member, after: Member | None) -> None:
+    """Refuse what would leave a project without its author or without an owner."""
+    if before.role is not Role.DATA_OWNER or (after is not None and after.role is Role.DATA_OWNER and after.custom_role is None):
+        return
+    if before.name == project.author:
+        raise Conflict(f"{before.name} is the author of project {project.name}: hand it over to another data owner first")
+    owners = [one for one in tenancy.members(project.name) if one.role is Role.DATA_OWNER and one.state is MemberState.ACTIVE]
+    if [one.name for one in owners if one.custom_role is None] == [before.name]:
+        raise Conflict(f"{before.name} is the last data owner of project {project.name}: add another one first")
+
+
+def _check_borders(tenancy: Transaction, project: Project) -> None:
+    """Refuse a sandbox that is opened or closed while a share goes from a sandboxed project to an open one."""
+    for share in tenancy.shares.of_project(project.name):
+        if share.state is not ShareState.ACCEPTED:
+            continue
+        other = tenancy.project(share.project if share.receiver == project.name else share.receiver)
+        if other is None or other.sandboxed is project.sandboxed:
+            continue
+        owner, receiver = (other, project) if share.receiver == project.name else (project, other)
+        if owner.sandboxed and not receiver.sandboxed:
+            raise Conflict(
+                f"share {share.id} of {share.project}.{share.dataset} with {share.receiver} would go from a sandboxed project to an open one: "
+                "withdraw it first"
+            )
 
 
 def _check_partitions(partitions: int) -> None:
@@ -662,7 +905,3 @@ def _taken_back(found: Dataset, before: Dataset, after: Dataset) -> Dataset:
 
 def _state(stored: StoredDataset) -> DatasetState:
     return DatasetState(stored.dataset, stored.topic_id)
-
-
-def _event(principal: Principal, action: str, project: ProjectName | None, subject: str, **details: Detail) -> AuditEvent:
-    return AuditEvent(principal.name, project, action, subject, Outcome.ALLOWED, details)

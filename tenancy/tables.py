@@ -45,6 +45,8 @@ projects = Table(
     Column("description", Text, nullable=False),
     Column("sandboxed", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("author", String(24)),
+    Column("state", String(10), nullable=False),
 )
 
 members = Table(
@@ -56,6 +58,21 @@ members = Table(
     Column("generation", Integer, nullable=False),
     Column("state", String(10), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("custom_role", String(24)),
+    # The account that logs in to this membership.
+    Column("person", String(64)),
+    Column("expires_at", UtcDateTime),
+    ForeignKeyConstraint(["project"], ["projects.name"]),
+    Index("ix_members_person", "person"),
+)
+
+custom_roles = Table(
+    "custom_roles",
+    metadata,
+    Column("project", String(30), primary_key=True),
+    Column("name", String(24), primary_key=True),
+    Column("base", String(20), nullable=False),
+    Column("without", JSON, nullable=False),
     ForeignKeyConstraint(["project"], ["projects.name"]),
 )
 
@@ -76,7 +93,7 @@ datasets = Table(
     ForeignKeyConstraint(["project"], ["projects.name"]),
 )
 
-# Which datasets a device or service reads and writes.
+# Which datasets a device, service or restricted member reads and writes.
 member_datasets = Table(
     "member_datasets",
     metadata,
@@ -84,6 +101,8 @@ member_datasets = Table(
     Column("member", String(24), primary_key=True),
     Column("dataset", String(100), primary_key=True),
     Column("mode", String(5), primary_key=True),
+    # Of a restricted member: the columns that it reads; NULL is all.
+    Column("columns", JSON(none_as_null=True)),
     ForeignKeyConstraint(["project", "member"], ["members.project", "members.name"]),
     ForeignKeyConstraint(["project", "dataset"], ["datasets.project", "datasets.name"]),
 )
@@ -161,6 +180,42 @@ certificates = Table(
     Column("expires_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
     Index("ix_certificates_member", "project", "member"),
+)
+
+# The receiving project may not exist: who offers is not to learn which projects there are.
+shares = Table(
+    "shares",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("project", String(30), nullable=False),
+    Column("dataset", String(100), nullable=False),
+    Column("receiver", String(30), nullable=False),
+    Column("mode", String(20), nullable=False),
+    Column("columns", JSON(none_as_null=True)),
+    Column("purpose", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("offered_by", String(64), nullable=False),
+    Column("offered_at", UtcDateTime, nullable=False),
+    Column("decided_by", String(64)),
+    Column("decided_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Index("ix_shares_project", "project", "dataset"),
+    Index("ix_shares_receiver", "receiver"),
+)
+
+# Grants of a project's people, or of one member, that were signed before rights changed: not to be taken any more.
+voids = Table(
+    "voids",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("project", String(30), nullable=False),
+    Column("member", String(24)),
+    Column("decided_at", UtcDateTime, nullable=False),
+    # When it was first told: grants signed until then may still say what was true before.
+    Column("before", UtcDateTime),
+    # Processes that have not acknowledged it.
+    Column("peers", JSON, nullable=False),
 )
 
 # How far the removal of a member has come; what is not at its end is resumed.

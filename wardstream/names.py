@@ -129,6 +129,11 @@ def internal_prefix(project: ProjectName, processor: MemberName) -> str:
     return f"ws.{project}.{processor}."
 
 
+def shared_table(project: ProjectName, dataset: str) -> str:
+    """Return the name in SQL of a feature group that `project` shares; no group's own name has two `_` in a row."""
+    return f"{project.replace('-', '_')}__{dataset}"
+
+
 def value_subject(topic: TopicName) -> SubjectName:
     """Return the subject that stock serializers use for values of `topic`."""
     return SubjectName(f"{topic}-value")

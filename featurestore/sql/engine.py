@@ -35,6 +35,7 @@ import pyarrow as pa
 from featurestore.sql import child
 from wardstream.confinement import Confinement, Limits, confined
 from wardstream.errors import Denied, Invalid, LimitExceeded, Unavailable, WardstreamError
+from wardstream.names import split_principal
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +203,15 @@ class SqlEngine:
     def cancel(self, owner: str) -> int:
         """End what runs or waits for `owner`; returns how many statements that were."""
         return self._cancel(lambda statement: statement.owner == owner)
+
+    def cancel_members(self, project: str, member: str | None) -> int:
+        """End what runs or waits for a member of `project`, of any generation, or for all of them; returns how many statements that were."""
+
+        def theirs(statement: _Statement) -> bool:
+            found = split_principal(statement.owner)
+            return found[0] == project and member in (None, found[1])
+
+        return self._cancel(theirs)
 
     def _cancel(self, wanted: Callable[[_Statement], bool]) -> int:
         with self._lock:

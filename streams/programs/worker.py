@@ -39,7 +39,7 @@ from streams.programs.model import (
 )
 from streams.programs.sandbox import Job, Sandbox, ways_out
 from tenancy.acls import EXECUTIONS_TOPIC
-from tenancy.api import require_peer
+from tenancy.api import require_peer, voids
 from wardstream import processes
 from wardstream.client.transport import Transport
 from wardstream.errors import Conflict, NotFound, Unavailable, WardstreamError
@@ -408,7 +408,10 @@ def build(worker: ProgramWorker) -> FastAPI:
     """Return the application."""
     app = application("Wardstream programs", ready={"executions": worker.waiting})
     app.state.worker = worker
+    # Nothing here is decided by what a grant says: what an execution may do, broker and doors know.
+    app.state.void = lambda project, member, before: None
     app.include_router(internal)
+    app.include_router(voids)
     return app
 
 

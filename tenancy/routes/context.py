@@ -11,6 +11,7 @@ from tenancy.authentication import Authentication
 from tenancy.grants import GrantVerifier
 from tenancy.model import Principal
 from tenancy.service import TenancyService
+from tenancy.sharing import Sharing
 from wardstream.errors import Denied, Unauthenticated
 from wardstream.server import peer_name
 
@@ -52,8 +53,13 @@ def _authentication(request: Request) -> Authentication:
     return cast(Authentication, request.app.state.authentication)
 
 
+def _sharing(request: Request) -> Sharing:
+    return cast(Sharing, request.app.state.sharing)
+
+
 Caller = Annotated[Principal, Depends(caller)]
 Service = Annotated[TenancyService, Depends(_service)]
+Shares = Annotated[Sharing, Depends(_sharing)]
 Credentials = Annotated[Authentication, Depends(_authentication)]
 
 

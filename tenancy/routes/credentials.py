@@ -122,12 +122,27 @@ class ExecutionCertificate(Body):
     csr: str
 
 
+class VoidState(BaseModel):
+    """Grants of a project's people, or of one member, that are void when they were signed until `before` (seconds since 1970)."""
+
+    project: str
+    member: str | None
+    before: float
+
+
 class RevocationState(BaseModel):
     """A principal whose grants up to `generation` are void."""
 
     principal: str
     generation: int
     revoked_at: datetime
+
+
+class Recent(BaseModel):
+    """What a process forgot."""
+
+    revocations: list[RevocationState]
+    voids: list[VoidState]
 
 
 # Enrolment: the token is the proof
@@ -219,15 +234,22 @@ def execution_certificate(request: Request, body: ExecutionCertificate, credenti
 
 
 @internal.get("/revocations", name="recent-revocations")
-def recent_revocations(request: Request, service: Service) -> list[RevocationState]:
-    """What was revoked within the life of the longest grant: a process that starts asks once, since it forgot."""
+def recent_revocations(request: Request, service: Service) -> Recent:
+    """What ended within the life of the longest grant: a process that starts asks once, since it forgot."""
     require_peer(request, *PEERS)
     clock = cast(Clock, request.app.state.clock)
     since = clock.now() - EXECUTION_GRANT_LIFETIME - timedelta(minutes=1)
-    return [
-        RevocationState(principal=found.principal, generation=found.generation, revoked_at=found.revoked_at)
-        for found in service.recent_revocations(since)
-    ]
+    return Recent(
+        revocations=[
+            RevocationState(principal=found.principal, generation=found.generation, revoked_at=found.revoked_at)
+            for found in service.recent_revocations(since)
+        ],
+        voids=[
+            # One that nobody was told of yet is told to everybody in a moment; until then it counts from now.
+            VoidState(project=found.project, member=found.member, before=(found.before or clock.now()).timestamp())
+            for found in service.recent_voids(since)
+        ],
+    )
 
 
 def _certificate(enrolled: Enrolled) -> Certificate:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import Request
-from pydantic import BaseModel, Field
+from fastapi import Query, Request
+from pydantic import AwareDatetime, BaseModel, Field
 
-from tenancy.model import DatasetKind, DatasetPermission, InternalTopic, Member, Project, Role
+from tenancy.model import Columns, DatasetKind, DatasetPermission, InternalTopic, Member, Project, Role
+from tenancy.policy import Action
 from tenancy.redis_users import StoreAccess
 from tenancy.routes.context import Body, Caller, Service, internal, public, require_peer
 from tenancy.service import DatasetState as State
@@ -21,12 +23,73 @@ from wardstream.server import peer_name
 
 
 class ProjectState(BaseModel):
-    """A project."""
+    """A project; its author is the data owner who answers for it, its state active, closing or closed."""
 
     name: str
     description: str
     sandboxed: bool
     created_at: datetime
+    author: str | None
+    state: str
+
+
+class AlterProject(Body):
+    """What is to change; what is left out stays."""
+
+    description: str | None = None
+    sandboxed: bool | None = None
+
+
+class ProjectAltered(BaseModel):
+    """A project as it is now; those in `renewed` lost their certificates with the change and need a new token each."""
+
+    project: ProjectState
+    renewed: list[str]
+    settled: bool
+
+
+class HandOver(Body):
+    """The data owner who becomes the project's author."""
+
+    to: str
+
+
+class ProjectClosed(BaseModel):
+    """Whether nobody has anything of the project any more, and how long that took; what is left follows by itself."""
+
+    settled: bool
+    seconds: float
+
+
+class Activity(BaseModel):
+    """Something that changed in a project."""
+
+    at: str
+    principal: str
+    action: str
+    subject: str
+
+
+class CustomRoleState(BaseModel):
+    """A role of a project's own: `base` less the actions `without`."""
+
+    name: str
+    base: str
+    without: list[str]
+
+
+class PutCustomRole(Body):
+    """A base role, and the actions to leave out of it."""
+
+    base: Role
+    without: list[Action] = Field(max_length=100)
+
+
+class ColumnsOf(Body):
+    """Some columns of a feature group's table; its key and event time come along."""
+
+    dataset: str
+    names: list[str] = Field(min_length=1, max_length=1000)
 
 
 class CreateProject(Body):
@@ -58,16 +121,32 @@ class MemberState(BaseModel):
     state: str
     reads: list[str]
     writes: list[str]
+    columns: list[ColumnsOf]
     created_at: datetime
+    custom_role: str | None
+    person: str | None
+    expires_at: datetime | None
 
 
 class AddMember(Body):
-    """A member to be added; `reads` and `writes` name datasets, for devices and services only."""
+    """A member to be added; `reads`, `writes` and `columns` name datasets, for devices, services and restricted members."""
 
     name: str
     role: str
     reads: list[str] = Field(default_factory=list, max_length=1000)
     writes: list[str] = Field(default_factory=list, max_length=1000)
+    columns: list[ColumnsOf] = Field(default_factory=list, max_length=1000)
+    person: str | None = Field(default=None, max_length=64)
+    expires_at: AwareDatetime | None = None
+
+
+class AlterMember(Body):
+    """What is to change; what is left out stays, as far as the role has it."""
+
+    role: str | None = None
+    reads: list[str] | None = Field(default=None, max_length=1000)
+    writes: list[str] | None = Field(default=None, max_length=1000)
+    columns: list[ColumnsOf] | None = Field(default=None, max_length=1000)
 
 
 class MemberAdded(BaseModel):
@@ -81,6 +160,13 @@ class MemberAdded(BaseModel):
 
 class MemberRemoved(BaseModel):
     """Whether every broker and process shows it, and how long that took."""
+
+    settled: bool
+    seconds: float
+
+
+class RoleChanged(BaseModel):
+    """Whether every broker and process shows it for all who have the role, and how long that took."""
 
     settled: bool
     seconds: float
@@ -174,6 +260,57 @@ def describe_project(project: str, principal: Caller, service: Service) -> Proje
     return _project(service.project(principal, parse_project(project)))
 
 
+@public.patch("/projects/{project}", name="alter-project", summary="Change a project's description or sandbox")
+def alter_project(project: str, body: AlterProject, principal: Caller, service: Service) -> ProjectAltered:
+    """Data owners only."""
+    done = service.alter_project(principal, parse_project(project), description=body.description, sandboxed=body.sandboxed)
+    return ProjectAltered(project=_project(done.project), renewed=list(done.renewed), settled=done.settled)
+
+
+@public.post("/projects/{project}/hand-over", name="hand-over-project", summary="Make another data owner the author")
+def hand_over_project(project: str, body: HandOver, principal: Caller, service: Service) -> ProjectState:
+    """The author only, who can otherwise be neither removed nor demoted."""
+    return _project(service.hand_over(principal, parse_project(project), parse_member(body.to)))
+
+
+@public.post("/projects/{project}/close", name="close-project", summary="End every membership and share of a project")
+def close_project(project: str, principal: Caller, service: Service) -> ProjectClosed:
+    """The author only. Data stay until they are erased; the name is not given out again."""
+    done = service.close_project(principal, parse_project(project))
+    return ProjectClosed(settled=done.settled, seconds=done.seconds)
+
+
+@public.get("/projects/{project}/activity", name="project-activity", summary="What changed in a project")
+def project_activity(
+    project: str, principal: Caller, service: Service, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> list[Activity]:
+    """The newest changes, oldest first, for all who work in the project."""
+    found = service.activity(principal, parse_project(project), limit=limit)
+    return [Activity(at=entry.at, principal=entry.principal, action=entry.action, subject=entry.subject) for entry in found]
+
+
+@public.get("/projects/{project}/roles", name="list-custom-roles", summary="Roles of a project's own")
+def list_custom_roles(project: str, principal: Caller, service: Service) -> list[CustomRoleState]:
+    """By name."""
+    return [
+        CustomRoleState(name=role.name, base=role.base, without=sorted(role.without))
+        for role in service.custom_roles(principal, parse_project(project))
+    ]
+
+
+@public.put("/projects/{project}/roles/{role}", name="put-custom-role", summary="Make or change a role of a project's own")
+def put_custom_role(project: str, role: str, body: PutCustomRole, principal: Caller, service: Service) -> RoleChanged:
+    """Data owners only; it holds for all who have the role when `settled`."""
+    done = service.put_custom_role(principal, parse_project(project), parse_member(role), body.base, body.without)
+    return RoleChanged(settled=done.settled, seconds=done.seconds)
+
+
+@public.delete("/projects/{project}/roles/{role}", name="remove-custom-role", summary="Remove a role that nobody has", status_code=204)
+def remove_custom_role(project: str, role: str, principal: Caller, service: Service) -> None:
+    """Data owners only."""
+    service.remove_custom_role(principal, parse_project(project), parse_member(role))
+
+
 @public.get("/projects/{project}/members", name="list-members", summary="Members of a project")
 def list_members(project: str, principal: Caller, service: Service) -> list[MemberState]:
     """Removed members are among them, with their state."""
@@ -187,11 +324,35 @@ def add_member(project: str, body: AddMember, principal: Caller, service: Servic
         principal,
         parse_project(project),
         parse_member(body.name),
-        _role(body.role),
+        body.role,
         reads=_datasets(body.reads),
         writes=_datasets(body.writes),
+        columns=_columns(body.columns),
+        person=body.person,
+        expires_at=body.expires_at,
     )
     return _added(added)
+
+
+@public.patch("/projects/{project}/members/{member}", name="alter-member", summary="Change a member's role, or what it reads and writes")
+def alter_member(project: str, member: str, body: AlterMember, principal: Caller, service: Service) -> MemberAdded:
+    """Data owners only. A token is there where the change ended the member's certificates."""
+    altered = service.alter_member(
+        principal,
+        parse_project(project),
+        parse_member(member),
+        role=body.role,
+        reads=_datasets(body.reads) if body.reads is not None else None,
+        writes=_datasets(body.writes) if body.writes is not None else None,
+        columns=_columns(body.columns) if body.columns is not None else None,
+    )
+    return _added(altered)
+
+
+@public.post("/projects/{project}/members/{member}/lost-key", name="lost-key", summary="End a lost key and give the member another")
+def lost_key(project: str, member: str, principal: Caller, service: Service) -> MemberAdded:
+    """Data owners only. The member stays, as another principal; all that the old one had open is cut."""
+    return _added(service.lose_key(principal, parse_project(project), parse_member(member)))
 
 
 @public.delete("/projects/{project}/members/{member}", name="remove-member", summary="End a membership everywhere")
@@ -299,15 +460,12 @@ def storage_credentials(request: Request, project: str, service: Service) -> Sto
 # Encoding
 
 
-def _role(text: str) -> Role:
-    try:
-        return Role(text)
-    except ValueError as error:
-        raise Invalid(f"{text[:40]!a} is not a role: roles are {', '.join(Role)}") from error
-
-
 def _datasets(names: list[str]) -> list[DatasetName]:
     return [parse_any_dataset(name) for name in names]
+
+
+def _columns(parts: list[ColumnsOf]) -> list[Columns]:
+    return [Columns(parse_any_dataset(part.dataset), frozenset(part.names)) for part in parts]
 
 
 def _new_name(text: str, kind: DatasetKind) -> DatasetName:
@@ -321,7 +479,14 @@ def _new_name(text: str, kind: DatasetKind) -> DatasetName:
 
 
 def _project(project: Project) -> ProjectState:
-    return ProjectState(name=project.name, description=project.description, sandboxed=project.sandboxed, created_at=project.created_at)
+    return ProjectState(
+        name=project.name,
+        description=project.description,
+        sandboxed=project.sandboxed,
+        created_at=project.created_at,
+        author=project.author,
+        state=project.state,
+    )
 
 
 def _member(member: Member) -> MemberState:
@@ -334,7 +499,11 @@ def _member(member: Member) -> MemberState:
         state=member.state,
         reads=sorted(member.reads),
         writes=sorted(member.writes),
+        columns=[ColumnsOf(dataset=part.dataset, names=sorted(part.names)) for part in sorted(member.columns, key=lambda one: one.dataset)],
         created_at=member.created_at,
+        custom_role=member.custom_role,
+        person=member.person,
+        expires_at=member.expires_at,
     )
 
 

@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from tenancy.acls import AclBinding, Operation, Pattern, Resource, acl_bindings_for
 from tenancy.audit import FIRST_HASH, AuditEntry, AuditEvent, Head, Outcome, link, verify
 from tenancy.broker import TopicState
-from tenancy.model import MATERIALISER, Dataset, DatasetKind, DatasetPermission, Door, Member, MemberState, Project, Role, principal_for
+from tenancy.model import (
+    MATERIALISER,
+    Dataset,
+    DatasetKind,
+    DatasetPermission,
+    Door,
+    Member,
+    MemberState,
+    Project,
+    Role,
+    SharedIn,
+    principal_for,
+)
 from tenancy.plan import AddPartitions, AlterConfig, CreateRows, CreateTopic, TopicSpec, plan_rows, plan_topics
 from tenancy.policy import Action, decide
 from tenancy.topic_config import checked_config
@@ -20,6 +32,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 # Names that begin alike, the shape of every leak between prefixes.
 PROJECTS = [ProjectName(name) for name in ("icu", "icu2", "icu-west")]
 MEMBERS = [MemberName(name) for name in ("anna", "anna2", "ecg", "ecg-raw", MATERIALISER)]
+READS = (Action.RECORD_READ, Action.ROW_READ, Action.ONLINE_READ)
 DATASETS = [DatasetName(name) for name in ("ecg", "ecg-raw", "ecg_10s_1", "lab")]
 
 members = st.builds(
@@ -32,6 +45,15 @@ members = st.builds(
     reads=st.frozensets(st.sampled_from(DATASETS)),
     writes=st.frozensets(st.sampled_from(DATASETS)),
     created_at=st.just(NOW),
+    without=st.frozensets(st.sampled_from([Action.RECORD_READ, Action.RECORD_WRITE, Action.ROW_READ]), max_size=2),
+)
+shares = st.builds(
+    SharedIn,
+    project=st.sampled_from(PROJECTS),
+    dataset=st.sampled_from(DATASETS),
+    mode=st.sampled_from(DatasetPermission),
+    columns=st.sampled_from([None, frozenset({"hr"})]),
+    sandboxed=st.booleans(),
 )
 datasets = st.builds(
     Dataset,
@@ -47,16 +69,37 @@ datasets = st.builds(
 tenancies = st.tuples(
     st.lists(members, max_size=5, unique_by=lambda one: (one.project, one.name)),
     st.lists(datasets, max_size=8, unique_by=lambda one: (one.project, one.name)),
+    # What each project receives.
+    st.dictionaries(st.sampled_from(PROJECTS), st.frozensets(shares, max_size=4)),
 )
+Tenancy = tuple[list[Member], list[Dataset], dict[ProjectName, frozenset[SharedIn]]]
 
 
 def normal(member: Member) -> Member:
-    """Only devices and services have lists, and a device reads nothing."""
+    """Only devices, services and restricted members have lists, a device reads nothing, and roles of a project's own are people's."""
     return replace(
         member,
-        reads=member.reads if member.role is Role.SERVICE else frozenset(),
+        reads=member.reads if member.role in (Role.SERVICE, Role.RESTRICTED) else frozenset(),
         writes=frozenset() if member.role.person else member.writes,
+        without=member.without if member.role.whole else frozenset(),
     )
+
+
+def received(tenancy: Tenancy, project: ProjectName) -> frozenset[SharedIn]:
+    """What the project receives: nothing from itself, and each dataset once."""
+    found = {(share.project, share.dataset): share for share in tenancy[2].get(project, ()) if share.project != project}
+    return frozenset(found.values())
+
+
+def rows_of(tenancy: Tenancy) -> frozenset[AclBinding]:
+    found = [normal(member) for member in tenancy[0]]
+    return frozenset(row for member in found for row in acl_bindings_for(member, known(tenancy, member), received(tenancy, member.project)))
+
+
+def known(tenancy: Tenancy, member: Member) -> list[Dataset]:
+    """The datasets of the member's project and those shared with it, as the reconciler hands them over."""
+    shared = {(share.project, share.dataset) for share in received(tenancy, member.project)}
+    return [one for one in tenancy[1] if one.project == member.project or (one.project, one.name) in shared]
 
 
 def broker_allows(rows: frozenset[AclBinding], principal: str, resource: Resource, name: str, operation: Operation) -> bool:
@@ -72,12 +115,13 @@ def broker_allows(rows: frozenset[AclBinding], principal: str, resource: Resourc
 
 @given(tenancies)
 @settings(max_examples=200)
-def test_broker_allows_exactly_what_is_decided(tenancy: tuple[list[Member], list[Dataset]]) -> None:
+def test_broker_allows_exactly_what_is_decided(tenancy: Tenancy) -> None:
     found, owned = [normal(member) for member in tenancy[0]], tenancy[1]
-    rows = frozenset(row for member in found for row in acl_bindings_for(member, [d for d in owned if d.project == member.project]))
+    rows = rows_of(tenancy)
     for member in found:
         name = f"User:{member.principal_name}"
-        principal = principal_for(member, Project(member.project, "", sandboxed=True, created_at=NOW), Door.INSIDE)
+        project = Project(member.project, "", sandboxed=True, created_at=NOW)
+        principal = principal_for(member, project, Door.INSIDE, shared=received(tenancy, member.project))
         active = member.state is MemberState.ACTIVE
         for dataset in owned:
             reads = active and decide(principal, Action.RECORD_READ, dataset).allowed
@@ -86,15 +130,16 @@ def test_broker_allows_exactly_what_is_decided(tenancy: tuple[list[Member], list
             assert broker_allows(rows, name, Resource.TOPIC, dataset.topic, Operation.WRITE) is writes
             # Dead letters hold records: people read them where they read the dataset, and only its processors write them.
             dead = dataset.dead_letter_topic
-            reader = reads and (member.role.person or member.name == MATERIALISER)
+            own = dataset.project == member.project
+            reader = own and reads and (member.role.person or member.name == MATERIALISER)
             assert broker_allows(rows, name, Resource.TOPIC, dead, Operation.READ) is reader
             assert broker_allows(rows, name, Resource.TOPIC, dead, Operation.WRITE) is (reads and member.role is Role.SERVICE)
 
 
 @given(tenancies)
-def test_nobody_reaches_groups_transactions_or_internals_of_another(tenancy: tuple[list[Member], list[Dataset]]) -> None:
-    found, owned = [normal(member) for member in tenancy[0]], tenancy[1]
-    rows = frozenset(row for member in found for row in acl_bindings_for(member, owned))
+def test_nobody_reaches_groups_transactions_or_internals_of_another(tenancy: Tenancy) -> None:
+    found = [normal(member) for member in tenancy[0]]
+    rows = rows_of(tenancy)
     for member in found:
         for other in found:
             if member == other:
@@ -109,12 +154,42 @@ def test_nobody_reaches_groups_transactions_or_internals_of_another(tenancy: tup
 
 
 @given(tenancies)
-def test_no_row_lets_anybody_create_alter_delete_or_touch_the_cluster(tenancy: tuple[list[Member], list[Dataset]]) -> None:
+def test_no_row_lets_anybody_create_alter_delete_or_touch_the_cluster(tenancy: Tenancy) -> None:
     for member in tenancy[0]:
-        for row in acl_bindings_for(member, tenancy[1]):
+        shared = tuple(f"{share.project}.{share.dataset}" for share in received(tenancy, member.project) if share.columns is None)
+        for row in acl_bindings_for(normal(member), known(tenancy, member), received(tenancy, member.project)):
             assert row.resource is not Resource.CLUSTER
             assert row.operation in (Operation.READ, Operation.WRITE, Operation.DESCRIBE_CONFIGS)
-            assert row.name.startswith((f"{member.project}.", f"ws.{member.project}.{member.name}."))
+            own = row.name.startswith((f"{member.project}.", f"ws.{member.project}.{member.name}."))
+            assert own or (row.name in shared and row.pattern is Pattern.LITERAL and row.operation is not Operation.DESCRIBE_CONFIGS)
+
+
+@given(tenancies)
+def test_nothing_of_another_project_is_visible_but_what_it_shares(tenancy: Tenancy) -> None:
+    for member in (normal(each) for each in tenancy[0]):
+        shares_in = received(tenancy, member.project)
+        principal = principal_for(member, Project(member.project, "", sandboxed=True, created_at=NOW), Door.INSIDE, shared=shares_in)
+        for dataset in tenancy[1]:
+            if dataset.project == member.project:
+                continue
+            shared = any((share.project, share.dataset) == (dataset.project, dataset.name) for share in shares_in)
+            for action in Action:
+                decision = decide(principal, action, dataset)
+                assert decision.visible is (shared and member.role.whole)
+                if action not in (Action.RECORD_WRITE, Action.DATASET_LIST, Action.SCHEMA_READ, *READS):
+                    assert not decision.allowed
+
+
+@given(tenancies)
+def test_no_row_of_a_sandboxed_project_is_read_outside_but_by_owners(tenancy: Tenancy) -> None:
+    for member in (normal(each) for each in tenancy[0]):
+        project = Project(member.project, "", sandboxed=False, created_at=NOW)
+        principal = principal_for(member, project, Door.OUTSIDE, shared=received(tenancy, member.project))
+        for share in principal.shared:
+            for dataset in tenancy[1]:
+                if (dataset.project, dataset.name) == (share.project, share.dataset) and share.sandboxed:
+                    allowed = any(decide(principal, action, dataset).allowed for action in READS)
+                    assert not allowed or member.role is Role.DATA_OWNER
 
 
 configs = st.dictionaries(st.sampled_from(["retention.ms", "segment.ms", "cleanup.policy"]), st.sampled_from(["1", "2"]))

@@ -10,7 +10,7 @@ from joserfc.jwk import OctKey
 
 from tenancy.authority.issuer import new_key
 from tenancy.authority.store import private_pem
-from tenancy.grants import GRANT_LIFETIME, CautiousVerifier, GrantSigner, GrantVerifier
+from tenancy.grants import GRANT_LIFETIME, CautiousVerifier, GrantSigner, GrantVerifier, Recent
 from tenancy.model import Door, Principal, PrincipalKind, Role, administrator
 from wardstream.clock import ManualClock
 from wardstream.errors import Unauthenticated, Unavailable
@@ -109,10 +109,10 @@ def test_every_changed_character_is_found() -> None:
 def test_cautious_verifier_accepts_nobody_before_it_knows_who_was_removed_lately() -> None:
     pair, away = Pair(), True
 
-    def recent() -> list[tuple[str, int]]:
+    def recent() -> Recent:
         if away:
             raise Unavailable("control is away")
-        return [("icu-west__eve", 1)]
+        return Recent([("icu-west__eve", 1)], [])
 
     token, _ = pair.signer.sign(ANNA)
     removed, _ = pair.signer.sign(replace(ANNA, member=MemberName("eve"), generation=1))
