@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wardstream.cli import features, members, programs, projects, topics
+from wardstream.cli import features, members, programs, projects, shares, topics
 from wardstream.cli.context import Context, OutputOption, of
 from wardstream.cli.output import Output, say, show, show_one
 from wardstream.errors import Invalid, WardstreamError
@@ -17,7 +17,9 @@ app = typer.Typer(
     help="Work with projects, topics, feature groups, processors and programs.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 app.add_typer(projects.app, name="project")
+app.add_typer(projects.roles, name="role")
 app.add_typer(members.app, name="member")
+app.add_typer(shares.app, name="share")
 app.add_typer(members.credentials, name="credentials")
 app.add_typer(topics.app, name="topic")
 app.add_typer(features.app, name="feature-group")
