@@ -55,6 +55,9 @@ class ShareChanged:
     seconds: float
 
 
+SharedDatasets = list[SharedDataset]
+
+
 class Shares:
     """What a project gives to others and has from them."""
 
@@ -66,7 +69,7 @@ class Shares:
         """Return all shares that the project gives or is offered, ended ones included, the oldest first."""
         return [_share(found) for found in self._transport.json("GET", f"{self._path}/shares")]
 
-    def datasets(self) -> list[SharedDataset]:
+    def datasets(self) -> SharedDatasets:
         """Return the datasets that other projects share with this one at this moment."""
         return [
             SharedDataset(**{**found, "columns": _columns(found["columns"])})
