@@ -66,6 +66,10 @@ class Control:
                 return int(found["partitions"])
         raise NotFound(f"dataset {project}.{dataset} is not there")
 
+    def projects(self) -> frozenset[ProjectName]:
+        """Return the projects that are not closed."""
+        return frozenset(ProjectName(found["name"]) for found in self._transport.json("GET", "/internal/v1/projects"))
+
     def put_service(
         self,
         grant: str,

@@ -213,10 +213,12 @@ class Tables:
         self._lock = threading.Lock()
 
     def follow(self) -> None:
-        """Start, change and stop materialisers so that they are what the catalogue wants."""
+        """Start, change and stop materialisers so that they are what the catalogue wants, of projects that are not closed."""
+        there = self._control.projects()
         wanted: dict[ProjectName, list[FeatureGroup]] = {}
         for group in self._query.feature_groups():
-            wanted.setdefault(group.project, []).append(group)
+            if group.project in there:
+                wanted.setdefault(group.project, []).append(group)
         for project in set(self._groups) - set(wanted):
             self._supervisor.drop(materialiser_key(project))
             with self._lock:

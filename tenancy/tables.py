@@ -46,7 +46,7 @@ projects = Table(
     Column("sandboxed", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("author", String(24)),
-    Column("state", String(10), nullable=False),
+    Column("state", String(10), nullable=False, server_default="active"),
 )
 
 members = Table(

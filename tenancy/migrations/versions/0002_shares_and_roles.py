@@ -14,22 +14,18 @@ depends_on = None
 
 def upgrade() -> None:
     """Add tables and columns; a project's author becomes its first data owner."""
-    with op.batch_alter_table("projects") as table:
-        table.add_column(sa.Column("author", sa.String(length=24), nullable=True))
-        table.add_column(sa.Column("state", sa.String(length=10), nullable=False, server_default="active"))
-    with op.batch_alter_table("projects") as table:
-        table.alter_column("state", existing_type=sa.String(length=10), existing_nullable=False, server_default=None)
+    # Added, not altered in a copy of the table: SQLite refuses to drop one that others refer to.
+    op.add_column("projects", sa.Column("author", sa.String(length=24), nullable=True))
+    op.add_column("projects", sa.Column("state", sa.String(length=10), nullable=False, server_default="active"))
     op.execute(
         "UPDATE projects SET author = (SELECT name FROM members WHERE members.project = projects.name AND members.role = 'data-owner'"
         " AND members.state = 'active' ORDER BY members.created_at, members.name LIMIT 1)"
     )
-    with op.batch_alter_table("members") as table:
-        table.add_column(sa.Column("custom_role", sa.String(length=24), nullable=True))
-        table.add_column(sa.Column("person", sa.String(length=64), nullable=True))
-        table.add_column(sa.Column("expires_at", sa.DateTime(), nullable=True))
+    op.add_column("members", sa.Column("custom_role", sa.String(length=24), nullable=True))
+    op.add_column("members", sa.Column("person", sa.String(length=64), nullable=True))
+    op.add_column("members", sa.Column("expires_at", sa.DateTime(), nullable=True))
     op.create_index("ix_members_person", "members", ["person"], unique=False)
-    with op.batch_alter_table("member_datasets") as table:
-        table.add_column(sa.Column("columns", sa.JSON(), nullable=True))
+    op.add_column("member_datasets", sa.Column("columns", sa.JSON(), nullable=True))
     op.create_table(
         "custom_roles",
         sa.Column("project", sa.String(length=30), nullable=False),
