@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_DESCRIPTION = 2000
 _LONGEST_TOPIC = 249
+_LONGEST_REASON = 200
 # Entries read at a time while the chain is checked.
 _PAGE = 5000
 
@@ -215,15 +216,18 @@ class TenancyService(UseCases):
             tenancy.audit(event_of(principal, Action.PROJECT_HAND_OVER, name, member.principal_name), now)
         return after
 
-    def close_project(self, principal: Principal, name: ProjectName) -> Settlement:
+    def close_project(self, principal: Principal, name: ProjectName, *, confirm: str) -> Settlement:
         """End every membership and share of a project, its author's last; its data stay until they are erased.
 
-        Repeating it after a failure goes on where it stopped, as control does by itself. The name is not given out again.
+        `confirm` is the name once more: nothing opens a closed project. What a failure leaves is finished by itself. The name
+        is not given out again.
         """
         now = self._clock.now()
         with self._changing(principal, Action.PROJECT_CLOSE, f"project {name}", name) as tenancy:
             project = self._project(tenancy, principal, Action.PROJECT_CLOSE, name)
             require(by_author(principal, Action.PROJECT_CLOSE, project))
+            if confirm != name:
+                raise Invalid(f"confirm must be {name!r}, the project's name, since nothing opens a closed project again")
             tenancy.put_project(replace(project, state=ProjectState.CLOSING))
             voids = []
             for share in tenancy.shares.of_project(name):
@@ -417,8 +421,10 @@ class TenancyService(UseCases):
         ended = going is None or self._revoker.carry_out(going).settled
         return MemberAdded(after, token, ends, done.settled and ended)
 
-    def lose_key(self, principal: Principal, project: ProjectName, name: MemberName) -> MemberAdded:
+    def lose_key(self, principal: Principal, project: ProjectName, name: MemberName, *, reason: str) -> MemberAdded:
         """Give a member whose key was lost or stolen another principal, and a new token; the old one ends as with a removal."""
+        if not 1 <= len(reason.strip()) <= _LONGEST_REASON:
+            raise Invalid(f"say what happened to the key: a reason has 1 to {_LONGEST_REASON} characters, got {len(reason.strip())}")
         now = self._clock.now()
         self._finish_revocation_of(project, name)
         with self._changing(principal, Action.MEMBER_ALTER, f"{project}/{name}", project) as tenancy:
@@ -429,7 +435,9 @@ class TenancyService(UseCases):
             going = self._next_generation(tenancy, member, now)
             member = self._member(tenancy, project, name)
             token, ends = self._authentication.new_enrolment_token(tenancy, member)
-            tenancy.audit(event_of(principal, "member.lost-key", project, member.principal_name, ended=going.principal), now)
+            tenancy.audit(
+                event_of(principal, "member.lost-key", project, member.principal_name, ended=going.principal, reason=reason.strip()), now
+            )
         ended = self._revoker.carry_out(going)
         settled = self._settle_if_possible(project)
         return MemberAdded(member, token, ends, ended.settled and settled.settled)

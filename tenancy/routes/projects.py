@@ -54,6 +54,12 @@ class HandOver(Body):
     to: str
 
 
+class CloseProject(Body):
+    """The project's name once more, since nothing opens a closed project again."""
+
+    confirm: str
+
+
 class ProjectClosed(BaseModel):
     """Whether nobody has anything of the project any more, and how long that took; what is left follows by itself."""
 
@@ -156,6 +162,12 @@ class MemberAdded(BaseModel):
     enrolment_token: str | None
     expires_at: datetime
     settled: bool
+
+
+class LostKey(Body):
+    """What happened to the key, for the audit."""
+
+    reason: str
 
 
 class MemberRemoved(BaseModel):
@@ -274,9 +286,9 @@ def hand_over_project(project: str, body: HandOver, principal: Caller, service: 
 
 
 @public.post("/projects/{project}/close", name="close-project", summary="End every membership and share of a project")
-def close_project(project: str, principal: Caller, service: Service) -> ProjectClosed:
+def close_project(project: str, body: CloseProject, principal: Caller, service: Service) -> ProjectClosed:
     """The author only. Data stay until they are erased; the name is not given out again."""
-    done = service.close_project(principal, parse_project(project))
+    done = service.close_project(principal, parse_project(project), confirm=body.confirm)
     return ProjectClosed(settled=done.settled, seconds=done.seconds)
 
 
@@ -350,9 +362,9 @@ def alter_member(project: str, member: str, body: AlterMember, principal: Caller
 
 
 @public.post("/projects/{project}/members/{member}/lost-key", name="lost-key", summary="End a lost key and give the member another")
-def lost_key(project: str, member: str, principal: Caller, service: Service) -> MemberAdded:
+def lost_key(project: str, member: str, body: LostKey, principal: Caller, service: Service) -> MemberAdded:
     """Data owners only. The member stays, as another principal; all that the old one had open is cut."""
-    return _added(service.lose_key(principal, parse_project(project), parse_member(member)))
+    return _added(service.lose_key(principal, parse_project(project), parse_member(member), reason=body.reason))
 
 
 @public.delete("/projects/{project}/members/{member}", name="remove-member", summary="End a membership everywhere")

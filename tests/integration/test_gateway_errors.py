@@ -51,6 +51,16 @@ _BODIES: dict[tuple[str, str], dict[str, Any]] = {
         }
     },
     ("POST", "/feature-groups/{group}/{version}/rows"): {"content": _ROWS, "headers": _ARROW},
+    ("PATCH", ""): {"json": {"description": "new"}},
+    ("POST", "/hand-over"): {"json": {"to": "anna"}},
+    # Not the name: whoever may close a project shall not close the tests'.
+    ("POST", "/close"): {"json": {"confirm": "no"}},
+    ("PUT", "/roles/{role}"): {"json": {"base": "observer", "without": ["record.read"]}},
+    ("POST", "/shares"): {"json": {"dataset": "notes", "receiver": "elsewhere", "purpose": "study"}},
+    ("POST", "/shares/{share}/accept"): {},
+    ("POST", "/shares/{share}/reject"): {},
+    ("PATCH", "/members/{member}"): {"json": {"role": "observer"}},
+    ("POST", "/members/{member}/lost-key"): {"json": {"reason": "lost"}},
     ("POST", "/members"): {"json": {"name": "new", "role": "observer"}},
     ("POST", "/members/{member}/enrolment-token"): {},
     ("POST", "/models"): {"json": {"name": "new"}},
@@ -80,6 +90,8 @@ _VALUES = {
     "file": "weights",
     "name": "out.txt",
     "processor": "beats",
+    "role": "reader",
+    "share": "0" * 16,
     "execution": "0" * 32,
 }
 _PREFIX = "/api/v1/projects/{project}"

@@ -572,7 +572,13 @@ def test_many_members_added_at_once_all_have_their_rights(town: Town, broker: Br
 @pytest.mark.parametrize(
     ("method", "path", "body", "error", "words"),
     [
-        ("POST", "members", {"name": "x", "role": "boss"}, Invalid, "roles are data-owner, data-scientist, observer, device, service"),
+        (
+            "POST",
+            "members",
+            {"name": "x", "role": "boss"},
+            Invalid,
+            "roles are data-owner, data-scientist, observer, restricted, device, service",
+        ),
         ("POST", "members", {"name": "A B", "role": "observer"}, InvalidName, "not a member name"),
         ("POST", "members", {"name": "x", "role": "device", "writes": ["none"]}, NotFound, "create it first"),
         ("POST", "members", {"name": "x", "role": "device", "reads": ["none"]}, Invalid, "a device only writes"),
@@ -580,7 +586,7 @@ def test_many_members_added_at_once_all_have_their_rights(town: Town, broker: Br
         ("POST", "members", {"name": "materialiser", "role": "service"}, Conflict, "exists already"),
         ("POST", "members", {"name": "x", "role": "observer", "rolle": 1}, Invalid, "rolle"),
         ("DELETE", "members/nobody", None, NotFound, "member nobody"),
-        ("DELETE", "members/olga", None, Conflict, "last data owner"),
+        ("DELETE", "members/olga", None, Conflict, "author of project"),
         ("DELETE", "members/materialiser", None, Conflict, "stays as long"),
         ("POST", "members/nobody/enrolment-token", None, NotFound, "member nobody"),
         ("POST", "datasets", {"name": "ecg_1"}, InvalidName, "may not end in"),

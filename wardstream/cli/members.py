@@ -80,10 +80,14 @@ def alter(
 
 @app.command("lost-key")
 def lost_key(
-    context: typer.Context, name: Annotated[str, typer.Argument()], project: ProjectOption = None, output: OutputOption = Output.TABLE
+    context: typer.Context,
+    name: Annotated[str, typer.Argument()],
+    reason: Annotated[str, typer.Option(help="what happened, for the audit")] = "lost",
+    project: ProjectOption = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """End a member's lost or stolen key everywhere and print a token for another (owners)."""
-    _show_altered(of(context).project(project).lost_key(name), output)
+    _show_altered(of(context).project(project).lost_key(name, reason=reason), output)
 
 
 @app.command("list")

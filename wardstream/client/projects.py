@@ -163,9 +163,9 @@ class Project:
         body = {key: value for key, value in given.items() if value is not None}
         return _altered(self._transport.json("PATCH", f"{self._path}/members/{path_part(name)}", json=body))
 
-    def lost_key(self, name: str) -> MemberAltered:
+    def lost_key(self, name: str, *, reason: str = "lost") -> MemberAltered:
         """End a member's lost or stolen key everywhere (owners); the member stays, as another principal, and enrols anew."""
-        return _altered(self._transport.json("POST", f"{self._path}/members/{path_part(name)}/lost-key"))
+        return _altered(self._transport.json("POST", f"{self._path}/members/{path_part(name)}/lost-key", json={"reason": reason}))
 
     def new_token(self, name: str) -> Enrolment:
         """Return a new enrolment token for an existing member, for instance after the first one expired."""
@@ -189,7 +189,7 @@ class Project:
 
     def close(self) -> Removal:
         """End every membership and share of the project, one's own last (the author only); its data stay until they are erased."""
-        done = self._transport.json("POST", f"{self._path}/close", timeout_seconds=300)
+        done = self._transport.json("POST", f"{self._path}/close", json={"confirm": self.name}, timeout_seconds=300)
         return Removal(done["settled"], done["seconds"])
 
     def activity(self, *, limit: int = 100) -> list[dict[str, str]]:
