@@ -114,15 +114,20 @@ appender.authorizer.type=RollingFile
 appender.authorizer.name=authorizer
 appender.authorizer.fileName={authorizer}
 appender.authorizer.filePattern={authorizer}.%i
+appender.authorizer.filter.own.type=RegexFilter
+appender.authorizer.filter.own.regex=^Principal = User:ws-[a-z0-9-]+ is Allowed .*
+appender.authorizer.filter.own.onMatch=DENY
+appender.authorizer.filter.own.onMismatch=NEUTRAL
 appender.authorizer.layout.type=PatternLayout
 appender.authorizer.layout.pattern={_LINE}
 appender.authorizer.policies.type=Policies
 appender.authorizer.policies.size.type=SizeBasedTriggeringPolicy
 appender.authorizer.policies.size.size=20MB
 appender.authorizer.strategy.type=DefaultRolloverStrategy
-appender.authorizer.strategy.max=3
+appender.authorizer.strategy.max=8
 logger.authorizer.name=kafka.authorizer.logger
-logger.authorizer.level=INFO
+# What is allowed too: the audit counts it by principal, resource and minute. Of the platform's own only refusals.
+logger.authorizer.level=DEBUG
 logger.authorizer.additivity=false
 logger.authorizer.appenderRef.authorizer.ref=authorizer
 """

@@ -18,7 +18,8 @@ from featurestore.sql.engine import SqlEngine
 from schemas.api import registry as registry_routes
 from schemas.log import SchemaLog, open_log
 from schemas.registry import RegistryService
-from tenancy.api import bearer, voids
+from tenancy.access import AccessJournal
+from tenancy.api import bearer, chains, voids
 from tenancy.grants import CautiousVerifier
 from wardstream.client.transport import Transport
 from wardstream.clock import SystemClock
@@ -72,13 +73,15 @@ def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: 
     """Return the application."""
     clock = SystemClock()
     verifier = CautiousVerifier(settings.grants_key_file.read_bytes(), clock, control.recent)
-    registry = RegistryService(log)
+    journal = AccessJournal.of(settings, clock)
+    registry = RegistryService(log, journal)
     service = FeatureStoreService(
         repository=repository,
         control=control,
         registry=registry,
         online=RedisStores(settings.redis, control),
         sql=sql,
+        journal=journal,
         warehouse=settings.warehouse,
         clock=clock,
     )
@@ -101,9 +104,10 @@ def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: 
     app.state.void = void
     app.state.registry = registry
     app.state.subject_datasets = SubjectDatasets(control, bearer)
-    app.state.models = ModelService(repository=repository, warehouse=settings.warehouse, clock=clock)
+    app.state.models = ModelService(repository=repository, warehouse=settings.warehouse, journal=journal, clock=clock)
+    app.state.journal = journal
     app.state.service = service
-    for router in (api.public, api.internal, voids, registry_routes):
+    for router in (api.public, api.internal, chains, voids, registry_routes):
         app.include_router(router)
     return app
 

@@ -36,8 +36,9 @@ from featurestore.sql.statement import TableShape, check
 from featurestore.training import PinnedTable, TrainingSpec, snapshot, sources
 from schemas.errors import SubjectNotFound
 from schemas.registry import RegistryService
+from tenancy.access import AccessJournal, access_event
 from tenancy.model import DatasetPermission, Principal, Role
-from tenancy.policy import Action, columns_of, decide, require
+from tenancy.policy import Action, Decision, columns_of, decide
 from wardstream.clock import Clock
 from wardstream.errors import Conflict, Denied, Invalid, LimitExceeded, NotFound, Unauthenticated
 from wardstream.names import ProjectName, parse_group, parse_project, shared_table, split_principal, value_subject
@@ -185,6 +186,7 @@ class FeatureStoreService:
         registry: RegistryService,
         online: OnlineStores,
         sql: SqlEngine,
+        journal: AccessJournal,
         warehouse: Path,
         clock: Clock,
     ) -> None:
@@ -193,6 +195,7 @@ class FeatureStoreService:
         self._registry = registry
         self._online = online
         self._sql = sql
+        self._journal = journal
         self._warehouse = warehouse
         self._clock = clock
         self._turns = threading.BoundedSemaphore(_TURNS)
@@ -303,7 +306,7 @@ class FeatureStoreService:
         owner = self._project(caller, project, Action.ROW_READ)
         if limit is not None and limit < 1:
             raise Invalid(f"limit must be at least 1, got {limit}")
-        stored = self._group(caller, owner, name, version, Action.ROW_READ)
+        stored = self._group(caller, owner, name, version, Action.ROW_READ, surface="rows")
         pinned = self._held(stored.group).pinned(look=True)
         shown = _open_columns(caller, stored)
         schema = pa.schema([each for each in stored.group.arrow_schema() if each.name in shown])
@@ -331,6 +334,7 @@ class FeatureStoreService:
                 shapes[name] = shapes[version] = shape
                 readable[shape.registered] = group
         checked = check(statement, shapes)
+        self._note_sql(caller, [readable[name] for name in checked.reads])
         tables = [
             _sql_table(name, self._held(group).pinned(look=True), checked.reads[name])
             for name, group in readable.items()
@@ -350,6 +354,18 @@ class FeatureStoreService:
         )
         return answer
 
+    def _note_sql(self, caller: Caller, groups: Sequence[FeatureGroup]) -> None:
+        """Keep which tables a statement reads; its text may hold a patient's number."""
+        allowed = Decision(allowed=True, visible=True)
+        self._journal.record(
+            *(
+                access_event(
+                    caller.principal, Action.ROW_READ, surface="sql", project=group.project, dataset=group.dataset, decision=allowed
+                )
+                for group in groups
+            )
+        )
+
     def training_data(self, caller: Caller, project: str, spec: TrainingSpec, spine: pa.Table) -> TrainingData:
         """Return the spine's rows, in order, each with the features that were known at its label time.
 
@@ -359,7 +375,7 @@ class FeatureStoreService:
         owner = self._project(caller, project, Action.ROW_READ)
         if spine.num_rows > _MOST_LABELS:
             raise LimitExceeded(f"a spine has at most {_MOST_LABELS} rows, this one has {spine.num_rows}: ask in parts")
-        chosen = [self._group(caller, owner, each.group, each.version, Action.ROW_READ) for each in spec.features]
+        chosen = [self._group(caller, owner, each.group, each.version, Action.ROW_READ, surface="training") for each in spec.features]
         narrowed = [
             replace(each, features=_chosen_features(caller, stored, each.features, each.known_at))
             for each, stored in zip(spec.features, chosen, strict=True)
@@ -389,7 +405,7 @@ class FeatureStoreService:
 
     def training_datasets(self, caller: Caller, project: str) -> list[TrainingDataset]:
         """Return what the project's newest training sets were made of; no rows."""
-        owner = self._project(caller, project, Action.PROGRAM_DESCRIBE)
+        owner = self._project(caller, project, Action.MODEL_DESCRIBE)
         with self._repository.transaction() as catalogue:
             return catalogue.training_datasets(owner)
 
@@ -405,7 +421,7 @@ class FeatureStoreService:
             raise LimitExceeded(f"at most {_MOST_ENTITIES} entities are read at a time, got {most}")
         selections = []
         for each in requests:
-            stored = self._group(caller, owner, each.group, each.version, Action.ONLINE_READ)
+            stored = self._group(caller, owner, each.group, each.version, Action.ONLINE_READ, surface="online")
             group = stored.group
             if not group.online_enabled:
                 raise Invalid(f"{group.name} version {group.version} has no online rows: it was created without")
@@ -427,7 +443,10 @@ class FeatureStoreService:
     def _project(self, caller: Caller, project: str, action: Action) -> ProjectName:
         """Return the project if the caller may do `action` in it at all."""
         owner = parse_project(project)
-        require(decide(caller.principal, action, project=owner), f"project {owner}")
+        decision = decide(caller.principal, action, project=owner)
+        # An allowed one says nothing yet: what is done with which group is decided, and kept, group by group.
+        if not decision.allowed:
+            self._journal.require(decision, caller.principal, action, surface="features", project=owner, thing=f"project {owner}")
         return owner
 
     def _group(
@@ -438,12 +457,15 @@ class FeatureStoreService:
         version: int,
         action: Action,
         states: Sequence[GroupState] = (GroupState.ACTIVE,),
+        surface: str = "features",
     ) -> StoredGroup:
         thing = f"feature group {parse_group(name)} version {version} of project {project}"
         found = next((each for each in self._catalogue(project) if (each.group.name, each.group.version) == (name, version)), None)
         if found is None or found.state not in states:
             raise NotFound(f"{thing} is not there")
-        require(decide(caller.principal, action, found.dataset), thing)
+        decision = decide(caller.principal, action, found.dataset)
+        dataset = found.group.dataset
+        self._journal.require(decision, caller.principal, action, surface=surface, project=project, dataset=dataset, thing=thing)
         return found
 
     def _active(self, project: ProjectName) -> list[StoredGroup]:

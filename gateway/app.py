@@ -19,7 +19,8 @@ from gateway.produce import ProducerPool
 from gateway.routes import platform, topics
 from gateway.rows import RowWriter
 from gateway.upstream import Upstream
-from tenancy.api import voids
+from tenancy.access import AccessJournal
+from tenancy.api import chains, voids
 from wardstream.server import ReadyCheck, application
 
 # Of a process, not of the doors.
@@ -33,6 +34,7 @@ def build(
     upstreams: Mapping[str, Upstream],
     producers: ProducerPool,
     rows: RowWriter,
+    journal: AccessJournal,
     topic_services: topics.TopicServices,
     routers: Sequence[tuple[str, APIRouter]],
     ready: Mapping[str, ReadyCheck],
@@ -43,9 +45,10 @@ def build(
     app.state.upstreams = dict(upstreams)
     app.state.producers = producers
     app.state.rows = rows
+    app.state.journal = journal
     app.state.topics = topic_services
     app.state.void = callers.void
-    for router in (*OWN, platform.internal, voids, pages.router):
+    for router in (*OWN, platform.internal, chains, voids, pages.router):
         app.include_router(router)
     registry.mount(app, callers, upstreams["query"])
     for name, router in routers:

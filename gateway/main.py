@@ -13,6 +13,7 @@ from gateway.rows import RowWriter
 from gateway.upstream import Upstream
 from streams import api as streams_api
 from tenancy import api as tenancy_api
+from tenancy.access import AccessJournal
 from tenancy.grants import GrantVerifier
 from wardstream.client.transport import Transport
 from wardstream.clock import SystemClock
@@ -47,12 +48,15 @@ def _run() -> None:
     query = Transport(settings.query_url, ca_file=settings.tls.ca_file, certificate=certificate)
     streams = Transport(settings.stream_worker_url, ca_file=settings.tls.ca_file, certificate=certificate)
     producers = ProducerPool(control, settings.worker_bootstrap_servers, settings.tls.ca_file)
+    clock = SystemClock()
+    journal = AccessJournal.of(settings, clock)
     app = build(
         doors=doors,
         callers=Callers(upstreams["control"], GrantVerifier(settings.grants_key_file.read_bytes()), doors),
         upstreams=upstreams,
         producers=producers,
-        rows=RowWriter(control=control, query=query, streams=streams, producers=producers, clock=SystemClock()),
+        rows=RowWriter(control=control, query=query, streams=streams, producers=producers, journal=journal, clock=clock),
+        journal=journal,
         topic_services=TopicServices(control, query),
         routers=[("control", tenancy_api.public), ("query", featurestore_api.public), ("stream-worker", streams_api.public)],
         ready={},

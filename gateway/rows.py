@@ -17,8 +17,9 @@ from featurestore.model import group_from_document
 from gateway.authentication import Caller
 from gateway.produce import ProducerPool
 from schemas.serde import RegistryHttp
+from tenancy.access import AccessJournal
 from tenancy.model import Dataset
-from tenancy.policy import Action, decide, require
+from tenancy.policy import UNSEEN, Action, decide
 from topics.records import encode_records
 from wardstream.client.transport import Transport
 from wardstream.clock import Clock
@@ -58,11 +59,14 @@ class _Placed:
 class RowWriter:
     """Writes rows of feature groups and records of topics."""
 
-    def __init__(self, *, control: Transport, query: Transport, streams: Transport, producers: ProducerPool, clock: Clock) -> None:
+    def __init__(
+        self, *, control: Transport, query: Transport, streams: Transport, producers: ProducerPool, journal: AccessJournal, clock: Clock
+    ) -> None:
         self._control = Control(control)
         self._query = query
         self._streams = streams
         self._producers = producers
+        self._journal = journal
         self._clock = clock
         self._writes = CapacityLimiter(_WRITES)
         self._looks = CapacityLimiter(_LOOKS)
@@ -104,10 +108,15 @@ class RowWriter:
         return Written(len(placed), tuple((each.index, each.reason) for each in encoded.misfits), materialised=False)
 
     def _require_write(self, caller: Caller, project: ProjectName, name: DatasetName) -> Dataset:
-        found = self._control.dataset(caller.grant, project, name)
+        thing = f"dataset {project}.{name}"
+        try:
+            found = self._control.dataset(caller.grant, project, name)
+        except NotFound:
+            found = None
+        decision = UNSEEN if found is None else decide(caller.principal, Action.RECORD_WRITE, found)
+        self._journal.require(decision, caller.principal, Action.RECORD_WRITE, surface="rest", project=project, dataset=name, thing=thing)
         if found is None:
-            raise NotFound(f"dataset {project}.{name} is not there")
-        require(decide(caller.principal, Action.RECORD_WRITE, found))
+            raise NotFound(f"{thing} is not there")
         return found
 
     async def _wait(self, written: _Placed, seconds: float) -> bool:

@@ -14,6 +14,7 @@ from starlette.background import BackgroundTask
 from wardstream.client.transport import IDLE_SECONDS
 from wardstream.errors import Invalid, NotFound, Unavailable, error_from
 from wardstream.settings import TlsSettings
+from wardstream.telemetry import request_id
 
 # What a caller may say to, and hear from, a process behind the gateway; everything else stops here.
 _REQUEST_HEADERS = ("content-type", "accept")
@@ -37,7 +38,7 @@ class Upstream:
         self, method: str, path: str, *, json: object = None, grant: str | None = None, headers: Mapping[str, str] | None = None
     ) -> object:
         """Return the answer's JSON value; errors are raised as ours."""
-        sent = {**(headers or {}), **_bearer(grant)}
+        sent = {**(headers or {}), **_bearer(grant), **_request()}
         if json is not None:
             sent["Content-Type"] = "application/json"
         try:
@@ -62,7 +63,7 @@ class Upstream:
             raise NotFound("no such address: a path has no '.' and '..' in it")
         path = request.scope["raw_path"].decode("ascii").removeprefix(below)
         query = request.scope["query_string"].decode("ascii")
-        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers} | _bearer(grant)
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers} | _bearer(grant) | _request()
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         if "content-length" in request.headers:
             headers["content-length"] = request.headers["content-length"]
@@ -96,6 +97,12 @@ class Upstream:
 async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
     async for chunk in response.aiter_raw():
         yield chunk
+
+
+def _request() -> dict[str, str]:
+    """Return the header that lets the process behind speak of the same request."""
+    found = request_id()
+    return {"X-Request-Id": found} if found is not None else {}
 
 
 def _bearer(grant: str | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
 from schemas.avro import MAX_FIXED_BYTES, Schema, fixed_bytes, parse
@@ -43,9 +43,10 @@ from schemas.store import (
     soft_delete_subject_entry,
     withdrawal_entries,
 )
+from tenancy.access import AccessJournal
 from tenancy.model import Dataset, DatasetKind, DatasetPermission, Principal
 from tenancy.policy import Action, Decision, decide, require
-from wardstream.errors import Denied, Unavailable
+from wardstream.errors import Denied, NotFound, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +79,10 @@ class Log(Protocol):
 class RegistryService:
     """Subjects, versions, compatibility. Thread-safe. Every method takes the principal it acts for."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, journal: AccessJournal | None = None) -> None:
+        """`journal` keeps who registered and removed what, and who was refused to."""
         self._log = log
+        self._journal = journal
         self._parsed: OrderedDict[str, Schema] = OrderedDict()
         self._parsed_lock = threading.Lock()
 
@@ -171,6 +174,8 @@ class RegistryService:
         decision = _decide(principal, Action.SCHEMA_REGISTER, owner, dataset)
         if not decision.visible:
             # The same words as for a project that does not exist.
+            with suppress(NotFound):
+                self._require(decision, principal, owner)
             raise Denied(f"you may not register schemas in project {owner.project}")
         schema = _parsed_input(text, schema_type, references)
         with self._log.writing():
@@ -178,7 +183,7 @@ class RegistryService:
                 known = self._registered(state, subject, schema)
                 if known is not None and _decide(principal, Action.SCHEMA_READ, owner, dataset).allowed:
                     return known
-                require(decision)
+                self._require(decision, principal, owner)
                 _require_writable(state, subject)
                 _require_decodable(schema)
                 problems = self._problems(state, subject, schema)
@@ -299,6 +304,12 @@ class RegistryService:
         owner = owner_of(subject)
         return owner is not None and _decide(principal, Action.SCHEMA_READ, owner, None).allowed
 
+    def _require(self, decision: Decision, principal: Principal, owner: SubjectOwner) -> None:
+        if self._journal is None:
+            require(decision)
+            return
+        self._journal.require(decision, principal, Action.SCHEMA_REGISTER, surface="registry", project=owner.project, dataset=owner.dataset)
+
     def _require_seen(self, principal: Principal, subject: str) -> None:
         if not self._sees(principal, subject):
             raise SubjectNotFound(subject)
@@ -308,7 +319,7 @@ class RegistryService:
         owner = owner_of(subject)
         if owner is None:
             raise SubjectNotFound(subject)
-        require(_decide(principal, Action.SCHEMA_REGISTER, owner, dataset))
+        self._require(_decide(principal, Action.SCHEMA_REGISTER, owner, dataset), principal, owner)
 
     def _registered(self, state: SchemaState, subject: str, schema: Schema) -> Registered | None:
         for version in reversed(state.versions(subject)):

@@ -34,8 +34,9 @@ from streams.repository import Repository
 from streams.service import ProcessorService, ProcessorUnit
 from streams.supervisor import Status, Supervisor, end_left_behind
 from streams.units import FaustUnit, FlinkJobs, FlinkUnit, MaterialiserUnit, materialiser_key, processor_key
+from tenancy.access import AccessJournal
 from tenancy.acls import EXECUTIONS_TOPIC
-from tenancy.api import voids
+from tenancy.api import chains, voids
 from tenancy.grants import CautiousVerifier
 from tenancy.model import Principal
 from tenancy.policy import Action, decide, require
@@ -98,6 +99,7 @@ class StreamWorker:
         self._sandbox = Sandbox(settings.home / "streams" / "sandboxes", records=self._records, environment=self._environment)
         self._flink = FlinkJobs(settings, self._environment)
         self._supervisor = Supervisor(clock, changed=self._seen)
+        self._journal = AccessJournal.of(settings, clock)
         self._processors = ProcessorService(
             repository=self._repository,
             control=self._control,
@@ -105,6 +107,7 @@ class StreamWorker:
             supervisor=self._supervisor,
             unit_of=self._unit_of,
             log_of=self._log_of,
+            journal=self._journal,
             clock=clock,
         )
         self._programs = ProgramService(
@@ -113,6 +116,7 @@ class StreamWorker:
             queue=ExecutionTopic(settings.kafka),
             folder=settings.home / "streams" / "executions",
             verifier=self._verifier,
+            journal=self._journal,
             clock=clock,
         )
         self._tables = Tables(settings, self._control, self._query, self._supervisor, self._environment)
@@ -147,6 +151,7 @@ class StreamWorker:
             thread.join(max(0.0, deadline - time.monotonic()))
         for transport in (self._to_control, self._to_query):
             transport.close()
+        self._journal.close()
         self._engine.dispose()
 
     def _application(self) -> FastAPI:
@@ -160,8 +165,9 @@ class StreamWorker:
         app.state.reconciliation = self._tables.reconciliation
         app.state.flush = self._tables.flush
         app.state.revoke = self._revoke
+        app.state.journal = self._journal
         app.state.void = self._verifier.void
-        for router in (api.public, api.internal, voids):
+        for router in (api.public, api.internal, chains, voids):
             app.include_router(router)
         return app
 

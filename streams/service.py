@@ -16,8 +16,9 @@ from streams.query import Query
 from streams.repository import Condition, Repository, StoredProcessor, Wanted, with_state
 from streams.supervisor import Status, Supervisor, Unit
 from streams.units import processor_key
+from tenancy.access import AccessJournal
 from tenancy.model import Principal
-from tenancy.policy import Action, decide, require
+from tenancy.policy import Action, decide
 from wardstream.clock import Clock
 from wardstream.errors import Conflict, Invalid, NotFound
 from wardstream.names import DatasetName, MemberName, ProjectName, parse_any_dataset, parse_member, parse_project, split_group_dataset
@@ -45,6 +46,7 @@ class ProcessorService:
         supervisor: Supervisor,
         unit_of: Callable[[ProcessorSpec], ProcessorUnit],
         log_of: Callable[[ProcessorSpec], Path],
+        journal: AccessJournal,
         clock: Clock,
     ) -> None:
         """`unit_of` makes what runs a processor; `log_of` says where its log is."""
@@ -54,6 +56,7 @@ class ProcessorService:
         self._supervisor = supervisor
         self._unit_of = unit_of
         self._log_of = log_of
+        self._journal = journal
         self._clock = clock
         # Two changes of one processor at a time would leave the supervisor with the wrong one. A lock each: stopping one may
         # take minutes, while a job is submitted to Flink.
@@ -230,7 +233,8 @@ class ProcessorService:
 
     def _project(self, principal: Principal, action: Action, project: str) -> ProjectName:
         name = parse_project(project)
-        require(decide(principal, action, project=name), f"project {name}")
+        decision = decide(principal, action, project=name)
+        self._journal.require(decision, principal, action, surface="processors", project=name, thing=f"project {name}")
         return name
 
 

@@ -17,6 +17,7 @@ from wardstream.names import internal_prefix, member_prefix
 
 SCHEMAS_TOPIC = "_schemas"
 EXECUTIONS_TOPIC = "_ws-executions"
+AUDIT_TOPIC = "_ws-audit"
 
 # Authorising one request walks all rows under the asked name's prefix; up to here that costs about half a millisecond.
 MOST_ROWS_PER_PREFIX = 5000
@@ -115,7 +116,10 @@ def platform_bindings() -> frozenset[AclBinding]:
     streams.add(Resource.TOPIC, Pattern.LITERAL, [EXECUTIONS_TOPIC], Operation.WRITE)
     programs.add(Resource.TOPIC, Pattern.LITERAL, [EXECUTIONS_TOPIC], Operation.READ)
     programs.add(Resource.GROUP, Pattern.PREFIXED, ["ws-program-worker."], Operation.READ)
-    return frozenset({MARKER, *query.bindings, *streams.bindings, *programs.bindings})
+    # It can add, and neither read nor take away: whoever gets hold of its key cannot undo a checkpoint.
+    audit = _Rows("User:ws-audit")
+    audit.add(Resource.TOPIC, Pattern.LITERAL, [AUDIT_TOPIC], Operation.WRITE)
+    return frozenset({MARKER, *audit.bindings, *query.bindings, *streams.bindings, *programs.bindings})
 
 
 class _Rows:

@@ -4,7 +4,21 @@ Another process that takes grants sets `app.state.verifier` (a `GrantVerifier`) 
 """
 
 from tenancy.routes import audit, credentials, projects, shares
+from tenancy.routes.chains import router as chains
 from tenancy.routes.context import bearer, caller, internal, platform, public, require_peer
 from tenancy.routes.voids import router as voids
 
-__all__ = ["audit", "bearer", "caller", "credentials", "internal", "platform", "projects", "public", "require_peer", "shares", "voids"]
+__all__ = [
+    "audit",
+    "bearer",
+    "caller",
+    "chains",
+    "credentials",
+    "internal",
+    "platform",
+    "projects",
+    "public",
+    "require_peer",
+    "shares",
+    "voids",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -160,7 +160,7 @@ class Authentication:
         # A certificate in which the gateway acts for somebody opens the broker for minutes, and no door of ours.
         if stored is None or stored.revoked_at is not None or stored.profile == ACTING.name:
             raise refused
-        return self._principal(tenancy, stored.holder, door)
+        return replace(self._principal(tenancy, stored.holder, door), serial=format(certificate.serial_number, "x"))
 
     def _principal(self, tenancy: Transaction, holder: Holder, door: Door) -> Principal:
         if holder.project is None or holder.member is None:

@@ -210,6 +210,7 @@ def _claims(principal: Principal) -> dict[str, Any]:
             for share in sorted(principal.shared, key=lambda one: (one.project, one.dataset))
         ],
         "person": principal.person,
+        "serial": principal.serial,
     }
 
 
@@ -239,6 +240,7 @@ def _principal(claims: dict[str, Any]) -> Principal:
             for share in claims["shared"]
         ),
         person=claims["person"],
+        serial=claims["serial"],
     )
     if claims["sub"] != principal.name:
         raise ValueError("subject and claims differ")

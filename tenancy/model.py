@@ -252,6 +252,8 @@ class Principal:
     """What other projects share with this one."""
     person: str | None = None
     """The account that logged in, where somebody did."""
+    serial: str | None = None
+    """Of the certificate that was shown, where one was."""
 
     @property
     def name(self) -> PrincipalName:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tenancy import wire
-from tenancy.acls import EXECUTIONS_TOPIC, SCHEMAS_TOPIC, AclBinding
+from tenancy.acls import AUDIT_TOPIC, EXECUTIONS_TOPIC, SCHEMAS_TOPIC, AclBinding
 from tenancy.broker import TopicState
 from tenancy.model import Dataset, DatasetKind, InternalTopic
 from tenancy.redis_users import StoreUser
@@ -31,6 +31,7 @@ PLATFORM_TOPICS = (
     TopicSpec(SCHEMAS_TOPIC, 1, {"cleanup.policy": "compact"}),
     # Four, so that as many program-workers can share the work.
     TopicSpec(EXECUTIONS_TOPIC, 4, _BROKER_TIME),
+    TopicSpec(AUDIT_TOPIC, 1, {**_FOR_EVER, **_BROKER_TIME}),
 )
 
 

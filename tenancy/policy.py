@@ -42,6 +42,11 @@ class Action(StrEnum):
     ROW_READ = "row.read"
     """SQL, tables and training data."""
     ONLINE_READ = "online.read"
+    MODEL_DESCRIBE = "model.describe"
+    """Models and training sets: of what they were made, and how good they are."""
+    MODEL_READ = "model.read"
+    """A model's files, which may have learnt rows by heart."""
+    MODEL_REGISTER = "model.register"
     PROCESSOR_DEPLOY = "processor.deploy"
     PROCESSOR_DESCRIBE = "processor.describe"
     PROGRAM_RUN = "program.run"
@@ -60,9 +65,11 @@ class Decision:
 
 
 _ALLOWED = Decision(allowed=True, visible=True)
-_UNSEEN = Decision(allowed=False, visible=False, reason="not there")
+UNSEEN = Decision(allowed=False, visible=False, reason="not there")
 
 _DATA = frozenset({Action.RECORD_READ, Action.ROW_READ, Action.ONLINE_READ})
+# What does not leave a sandboxed project by itself.
+_KEPT_INSIDE = _DATA | {Action.MODEL_READ}
 
 _OBSERVER = (
     frozenset(
@@ -74,14 +81,17 @@ _OBSERVER = (
             Action.SHARE_LIST,
             Action.DATASET_LIST,
             Action.SCHEMA_READ,
+            Action.MODEL_DESCRIBE,
+            Action.MODEL_READ,
             Action.PROCESSOR_DESCRIBE,
             Action.PROGRAM_DESCRIBE,
         }
     )
     | _DATA
 )
-_SCIENTIST = _OBSERVER | {Action.FEATURE_GROUP_CREATE, Action.PROCESSOR_DEPLOY, Action.PROGRAM_RUN}
+_SCIENTIST = _OBSERVER | {Action.FEATURE_GROUP_CREATE, Action.PROCESSOR_DEPLOY, Action.PROGRAM_RUN, Action.MODEL_REGISTER}
 _OWNER = frozenset(Action) - {Action.PROJECT_CREATE, Action.RECORD_WRITE}
+# A restricted member's programs are its own: what others' programs printed may be rows that it may not see.
 # Of the datasets that a restricted member was given, the tables alone: a topic has no columns that could be left out.
 _RESTRICTED = frozenset({Action.DATASET_LIST, Action.SCHEMA_READ, Action.ROW_READ, Action.ONLINE_READ})
 _RESTRICTED_PROJECT = _RESTRICTED | {Action.PROJECT_LIST, Action.PROJECT_DESCRIBE, Action.PROGRAM_RUN, Action.PROGRAM_DESCRIBE}
@@ -178,7 +188,7 @@ def _refused(reason: str) -> Decision:
 
 def _for_administrator(action: Action, dataset: Dataset | None) -> Decision:
     if dataset is not None:
-        return _UNSEEN
+        return UNSEEN
     if action in _ADMINISTRATOR:
         return _ALLOWED
     return _refused(f"an administrator runs the platform and may not {action}: ask a data owner of the project")
@@ -189,12 +199,12 @@ def _for_machine(principal: Principal, action: Action, dataset: Dataset | None) 
     service = principal.role is Role.SERVICE
     if dataset is None:
         known = {Action.PROJECT_DESCRIBE, Action.PROJECT_LIST, Action.DATASET_LIST, Action.SCHEMA_READ}
-        known |= {Action.RECORD_WRITE, *(_DATA | {Action.SCHEMA_REGISTER} if service else ())}
+        known |= {Action.RECORD_WRITE, *(_KEPT_INSIDE | {Action.SCHEMA_REGISTER} if service else ())}
         return _ALLOWED if action in known else _refused(f"a {principal.role} may not {action}")
     reads = service and dataset.name in principal.reads
     writes = dataset.name in principal.writes
     if not (reads or writes):
-        return _UNSEEN
+        return UNSEEN
     if action in (Action.DATASET_LIST, Action.SCHEMA_READ):
         return _ALLOWED
     if action in _DATA and reads:
@@ -213,7 +223,7 @@ def _for_restricted(principal: Principal, action: Action, dataset: Dataset | Non
     if dataset is None:
         return _ALLOWED if action in _RESTRICTED_PROJECT else _refused(f"a {principal.role} member may not {action}: ask a data owner")
     if dataset.name not in principal.reads and all(part.dataset != dataset.name for part in principal.columns):
-        return _UNSEEN
+        return UNSEEN
     if action not in _RESTRICTED:
         return _refused(f"a {principal.role} member reads tables alone and may not {action}: ask a data owner of the project")
     if action in _DATA and principal.sandboxed and principal.door is Door.OUTSIDE:
@@ -225,12 +235,12 @@ def _for_receiver(principal: Principal, action: Action, dataset: Dataset | None,
     """Somebody of a project that `owner` shares with. What no share opens is not there, its project included."""
     shares = [share for share in principal.shared if share.project == owner]
     if not shares or principal.role is None or not principal.role.whole:
-        return _UNSEEN
+        return UNSEEN
     if dataset is None:
-        return _ALLOWED if action in _SHARED or action is Action.RECORD_WRITE else _UNSEEN
+        return _ALLOWED if action in _SHARED or action is Action.RECORD_WRITE else UNSEEN
     share = _share_of(principal, dataset)
     if share is None:
-        return _UNSEEN
+        return UNSEEN
     if action is Action.RECORD_WRITE:
         return _may_write_shared(principal, dataset, share)
     if action not in _SHARED:
@@ -263,7 +273,7 @@ def _for_person(principal: Principal, action: Action, dataset: Dataset | None) -
         return _own_group(principal, action, dataset)
     if action not in allowed:
         return _refused(f"a {role} may not {action}: ask a data owner of the project")
-    if action in _DATA and principal.sandboxed and principal.door is Door.OUTSIDE and role is not Role.DATA_OWNER:
+    if action in _KEPT_INSIDE and principal.sandboxed and principal.door is Door.OUTSIDE and role is not Role.DATA_OWNER:
         return _refused(_STAYS_INSIDE)
     return _ALLOWED
 

@@ -7,14 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from confluent_kafka import Producer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from fastapi import FastAPI
 
 from tenancy import api
+from tenancy.access import AccessJournal
+from tenancy.acls import AUDIT_TOPIC
+from tenancy.audit_trail import AuditTrail
 from tenancy.authentication import Authentication
 from tenancy.authority.init import AuthorityKeys, open_authority
 from tenancy.broker import Broker
+from tenancy.checkpoints import Auditor, Chains
 from tenancy.first_start import open_database
 from tenancy.grants import EXECUTION_GRANT_LIFETIME, GrantSigner, GrantVerifier
 from tenancy.model import Door
@@ -24,10 +29,12 @@ from tenancy.repository import Repository
 from tenancy.revocation import Peers, Revoker
 from tenancy.service import TenancyService
 from tenancy.sharing import Sharing
+from wardstream.client.transport import Transport
 from wardstream.clock import Clock
 from wardstream.errors import WardstreamError
+from wardstream.kafka import deliver, producer
 from wardstream.server import application, platform_listener, serve
-from wardstream.settings import ControlSettings
+from wardstream.settings import ControlSettings, KafkaSettings, TlsSettings
 
 logger = logging.getLogger(__name__)
 
@@ -44,16 +51,46 @@ def run(settings: ControlSettings, clock: Clock) -> None:
     """Serve until SIGTERM; reconcile at the start and every minute, and finish the revocations that a crash cut short."""
     engine = open_database(settings)
     keys = open_authority(settings)
-    app, upkeep = build(settings, keys, Repository(engine), clock)
-    thread = threading.Thread(target=upkeep.run, name="upkeep", daemon=True)
-    thread.start()
+    journal = AccessJournal.of(settings, clock)
+    app, upkeep, auditor = build(settings, keys, Repository(engine), journal, clock)
+    threads = [threading.Thread(target=each.run, name=type(each).__name__, daemon=True) for each in (upkeep, auditor)]
+    for thread in threads:
+        thread.start()
 
     def stop() -> None:
-        upkeep.stop()
-        thread.join(timeout=5)
+        for each in (upkeep, auditor):
+            each.stop()
+        for thread in threads:
+            thread.join(timeout=5)
+        journal.close()
         engine.dispose()
 
     serve(app, [platform_listener(settings)], on_stop=stop)
+
+
+# Processes that decide about data; the others only run what is decided.
+_KEEP_CHAINS = frozenset({"gateway", "query", "stream-worker"})
+
+
+class AuditTopic:
+    """The topic with copies of all checkpoints, written as ws-audit, which can do nothing else."""
+
+    def __init__(self, settings: ControlSettings) -> None:
+        folder = settings.pki / "platform"
+        tls = TlsSettings(ca_file=settings.tls.ca_file, certificate_file=folder / "ws-audit.crt", key_file=folder / "ws-audit.key")
+        self._kafka = KafkaSettings(bootstrap_servers=settings.kafka.bootstrap_servers, tls=tls)
+        self._producer: Producer | None = None
+
+    def append(self, line: bytes) -> None:
+        """Add a checkpoint, acknowledged by all brokers; raises `Unavailable` or `Denied`."""
+        if self._producer is None:
+            self._producer = producer(self._kafka, linger_ms=0)
+        try:
+            deliver(self._producer, [(AUDIT_TOPIC, None, line, [])], seconds=10)
+        except WardstreamError:
+            # A producer that was refused before its rights were there remembers it.
+            self._producer = None
+            raise
 
 
 class Upkeep:
@@ -124,8 +161,10 @@ class Upkeep:
         return True
 
 
-def build(settings: ControlSettings, keys: AuthorityKeys, repository: Repository, clock: Clock) -> tuple[FastAPI, Upkeep]:
-    """Return the application and its upkeep, wired."""
+def build(
+    settings: ControlSettings, keys: AuthorityKeys, repository: Repository, journal: AccessJournal, clock: Clock
+) -> tuple[FastAPI, Upkeep, Auditor]:
+    """Return the application and what it does by itself, wired."""
     private = keys.grant_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     verifier = GrantVerifier(keys.grant_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), clock)
     with repository.transaction() as tenancy:
@@ -176,12 +215,25 @@ def build(settings: ControlSettings, keys: AuthorityKeys, repository: Repository
         clock=clock,
         ends=[sharing.expire, service.expire_members, service.finish_closing],
     )
+    pair = (settings.tls.certificate_file, settings.tls.key_file)
+    keeping = {name: url for name, url in settings.peers.items() if name in _KEEP_CHAINS}
+    chains = Chains(journal, {name: Transport(url, ca_file=settings.tls.ca_file, certificate=pair) for name, url in keeping.items()})
+    auditor = Auditor(
+        journal=journal,
+        chains=chains,
+        repository=repository,
+        key=keys.checkpoint_key,
+        authorizer_log=settings.home / "logs" / "kafka-authorizer.log",
+        mirror=AuditTopic(settings).append,
+        clock=clock,
+    )
     app = application("Wardstream control", ready={"reconciliation": upkeep.waiting})
     app.state.verifier = verifier
     app.state.clock = clock
     app.state.authentication = authentication
     app.state.service = service
     app.state.sharing = sharing
+    app.state.trail = AuditTrail(repository=repository, chains=chains, auditor=auditor, public_key=keys.checkpoint_key.public_key())
     for router in (api.public, api.platform, api.internal):
         app.include_router(router)
-    return app, upkeep
+    return app, upkeep, auditor

@@ -413,6 +413,11 @@ class Transaction:
             query = query.where(table.c.project == project)
         return [AuditEntry(**row._mapping) for row in self._connection.execute(query)][::-1]
 
+    def audit_hash(self, sequence: int) -> str | None:
+        """Return the hash of one entry, or None where there is none of this number."""
+        table = tables.audit_entries
+        return self._connection.execute(select(table.c.hash).where(table.c.sequence == sequence)).scalar_one_or_none()
+
     def last_audit_sequence(self) -> int:
         """Return the largest number of an entry, 0 where there is none; the head says the same unless somebody meddled."""
         return self._connection.execute(select(func.max(tables.audit_entries.c.sequence))).scalar_one() or 0

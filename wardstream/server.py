@@ -31,6 +31,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wardstream.errors import Unauthenticated, WardstreamError, error_from
 from wardstream.settings import ProcessSettings, TlsSettings
+from wardstream.telemetry import begin_request
 
 logger = logging.getLogger(__name__)
 
@@ -202,11 +203,14 @@ class _Measured:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 500
+        told = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
+        request = begin_request(told).encode()
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request)]
             await send(message)
 
         try:

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import secrets
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
+# The request that is being answered, told by the gateway to every process behind it.
+_REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
+
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
+
+
+def begin_request(told: str | None) -> str:
+    """Note the request that this task answers from now on: by the name it was told, or by one of its own; return it."""
+    name = told if told is not None and re.fullmatch(r"[0-9A-Za-z-]{8,64}", told) else secrets.token_hex(8)
+    _REQUEST.set(name)
+    return name
+
+
+def request_id() -> str | None:
+    """Return the request that is being answered, or None outside of one."""
+    return _REQUEST.get()
 
 
 class JsonLines(logging.Formatter):
@@ -26,6 +44,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if (request := request_id()) is not None:
+            line["request"] = request
         line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

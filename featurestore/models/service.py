@@ -14,8 +14,9 @@ from typing import Any
 
 from featurestore.models.repository import Model, ModelFile, Models
 from featurestore.repository import Repository, Transaction
+from tenancy.access import AccessJournal
 from tenancy.model import Principal
-from tenancy.policy import Action, decide, require
+from tenancy.policy import Action, decide
 from wardstream.clock import Clock
 from wardstream.errors import Invalid, LimitExceeded, NotFound
 from wardstream.names import ProjectName, parse_group, parse_project
@@ -30,20 +31,21 @@ _MOST_METRICS = 16_384
 class ModelService:
     """The project's models. Files lie under `<warehouse>/<project>/models/`: no feature group's folder is called so."""
 
-    def __init__(self, *, repository: Repository, warehouse: Path, clock: Clock) -> None:
+    def __init__(self, *, repository: Repository, warehouse: Path, journal: AccessJournal, clock: Clock) -> None:
         self._repository = repository
         self._warehouse = warehouse
+        self._journal = journal
         self._clock = clock
 
     def models(self, principal: Principal, project: str) -> list[Model]:
         """Return every version by name, the newest version last."""
-        owner = _allowed(principal, project, Action.PROGRAM_DESCRIBE)
+        owner = self._allowed(principal, project, Action.MODEL_DESCRIBE)
         with self._repository.connection() as connection:
             return Models(connection).all(owner)
 
     def model(self, principal: Principal, project: str, name: str, version: int) -> Model:
         """Return one version; raises `NotFound`."""
-        owner = _allowed(principal, project, Action.PROGRAM_DESCRIBE)
+        owner = self._allowed(principal, project, Action.MODEL_DESCRIBE)
         return self._model(owner, name, version)
 
     def register(
@@ -57,7 +59,7 @@ class ModelService:
         training_dataset: str | None = None,
     ) -> Model:
         """Add the next version of a model; every call makes one. Raises `NotFound` for an unknown training set."""
-        owner = _allowed(principal, project, Action.PROGRAM_RUN)
+        owner = self._allowed(principal, project, Action.MODEL_REGISTER)
         known = parse_group(name)
         if len(json.dumps(metrics)) > _MOST_METRICS:
             raise LimitExceeded(f"metrics are at most {_MOST_METRICS} characters of JSON: keep curves in a file of the model")
@@ -81,7 +83,7 @@ class ModelService:
 
     def put_file(self, principal: Principal, project: str, name: str, version: int, file: str, content: bytes) -> ModelFile:
         """Store a file of a model, whole or not at all, in the place of one of that name."""
-        owner = _allowed(principal, project, Action.PROGRAM_RUN)
+        owner = self._allowed(principal, project, Action.MODEL_REGISTER)
         if len(content) > MOST_BYTES:
             raise LimitExceeded(f"a file of a model is at most {MOST_BYTES >> 20} MiB, got {len(content)} bytes")
         model = self._model(owner, name, version)
@@ -104,12 +106,18 @@ class ModelService:
         return done
 
     def file(self, principal: Principal, project: str, name: str, version: int, file: str) -> Path:
-        """Return where a complete file lies; for those who may read the project's rows, which a model may have learnt by heart."""
-        owner = _allowed(principal, project, Action.ROW_READ)
+        """Return where a complete file lies; for those who may read what it may have learnt by heart."""
+        owner = self._allowed(principal, project, Action.MODEL_READ, f"{parse_group(name)}_{version}")
         model = self._model(owner, name, version)
         if file not in {each.name for each in model.files}:
             raise NotFound(f"file {file[:100]!a} of model {model.name} version {version} is not there")
         return self._place(model, file)
+
+    def _allowed(self, principal: Principal, project: str, action: Action, model: str | None = None) -> ProjectName:
+        owner = parse_project(project)
+        decision = decide(principal, action, project=owner)
+        self._journal.require(decision, principal, action, surface="models", project=owner, dataset=model, thing=f"project {owner}")
+        return owner
 
     def _model(self, project: ProjectName, name: str, version: int) -> Model:
         known = parse_group(name)
@@ -123,9 +131,3 @@ class ModelService:
         if not _FILE.fullmatch(file):
             raise Invalid(f"{file[:100]!a} is not a file name: letters, digits, '.', '_' and '-', beginning with a letter or digit")
         return self._warehouse / model.project / "models" / f"{model.name}_{model.version}" / file
-
-
-def _allowed(principal: Principal, project: str, action: Action) -> ProjectName:
-    owner = parse_project(project)
-    require(decide(principal, action, project=owner), f"project {owner}")
-    return owner

@@ -17,9 +17,10 @@ from anyio.to_thread import run_sync as run_in_threadpool
 from streams.control import Control
 from streams.programs.model import LEASE_SECONDS, REVOKED, Execution, ExecutionState, Program, Work, abandoned, check_file_name
 from streams.repository import Repository, Transaction
+from tenancy.access import AccessJournal, access_event
 from tenancy.grants import GrantVerifier
 from tenancy.model import Door, Principal, Role
-from tenancy.policy import Action, decide, require
+from tenancy.policy import Action, Decision, decide
 from wardstream.clock import Clock
 from wardstream.errors import Conflict, Denied, LimitExceeded, NotFound, WardstreamError
 from wardstream.names import ProjectName, parse_member, parse_project, split_principal
@@ -57,6 +58,7 @@ class ProgramService:
         queue: ExecutionQueue,
         folder: Path,
         verifier: GrantVerifier,
+        journal: AccessJournal,
         clock: Clock,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
@@ -66,6 +68,7 @@ class ProgramService:
         self._queue = queue
         self._folder = folder
         self._verifier = verifier
+        self._journal = journal
         self._clock = clock
         self._new_id = new_id
         self._announced: dict[str, datetime] = {}
@@ -108,20 +111,21 @@ class ProgramService:
         return execution
 
     def list(self, principal: Principal, project: str) -> list[Execution]:
-        """Return the project's newest executions."""
+        """Return the project's newest executions; to a restricted member its own."""
         owner = self._project(principal, Action.PROGRAM_DESCRIBE, project)
         with self._repository.transaction() as streams:
-            return streams.executions(owner, _LIST)
+            return [each for each in streams.executions(owner, _LIST) if _open_to(principal, each)]
 
     def get(self, principal: Principal, project: str, id: str) -> Execution:
         """Return one execution; raises `NotFound`."""
         owner = self._project(principal, Action.PROGRAM_DESCRIBE, project)
         with self._repository.transaction() as streams:
-            return _of(streams, owner, id)
+            return _of(streams, owner, id, principal)
 
     def log(self, principal: Principal, project: str, id: str, *, tail: int) -> str:
         """Return the last `tail` lines that the program printed."""
         execution = self.get(principal, project, id)
+        self._note(principal, "program.log", execution)
         return last_lines(self._folder / execution.id / "log", tail)
 
     def file(self, principal: Principal, project: str, id: str, name: str) -> Path:
@@ -135,14 +139,20 @@ class ProgramService:
             raise Denied(
                 f"{name} has {size} bytes; a {principal.role} takes at most {_EGRESS_BYTES >> 20} MiB out of a sandboxed project: ask a data owner"
             )
-        logger.info("file of an execution read", extra={"execution": execution.id, "principal": principal.name, "bytes": size})
+        self._note(principal, "program.file", execution, file=name, bytes=size)
         return path
+
+    def _note(self, principal: Principal, action: str, execution: Execution, **more: object) -> None:
+        """Keep that somebody reads what a program left: it may be rows."""
+        allowed = Decision(allowed=True, visible=True)
+        event = access_event(principal, action, surface="programs", project=execution.project, dataset=None, decision=allowed)
+        self._journal.record(replace(event, more={"execution": execution.id, **more}))
 
     def stop(self, principal: Principal, project: str, id: str) -> Execution:
         """End an execution: a queued one at once, a running one is asked by its worker and killed 3 s later. Harmless for an ended one."""
         owner = self._project(principal, Action.PROGRAM_RUN, project)
         with self._repository.transaction() as streams:
-            stopped = self._stop(streams, _of(streams, owner, id), "stopped")
+            stopped = self._stop(streams, _of(streams, owner, id, principal), "stopped")
         if stopped.state.ended:
             self._forget_files(stopped)
         return stopped
@@ -306,7 +316,8 @@ class ProgramService:
 
     def _project(self, principal: Principal, action: Action, project: str) -> ProjectName:
         name = parse_project(project)
-        require(decide(principal, action, project=name), f"project {name}")
+        decision = decide(principal, action, project=name)
+        self._journal.require(decision, principal, action, surface="programs", project=name, thing=f"project {name}")
         return name
 
 
@@ -328,9 +339,14 @@ def _known(streams: Transaction, id: str) -> Execution:
     return execution
 
 
-def _of(streams: Transaction, project: ProjectName, id: str) -> Execution:
+def _open_to(principal: Principal, execution: Execution) -> bool:
+    """Return whether the principal may see an execution at all: what a program printed may be rows that a restricted member may not see."""
+    return principal.role is not Role.RESTRICTED or principal.name in (execution.started_by, execution.principal)
+
+
+def _of(streams: Transaction, project: ProjectName, id: str, principal: Principal) -> Execution:
     execution = streams.execution(id)
-    if execution is None or execution.project != project:
+    if execution is None or execution.project != project or not _open_to(principal, execution):
         raise NotFound(f"there is no execution {ascii(id)[:40]} in project {project}")
     return execution
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from tenancy.authority import secrets
@@ -28,6 +29,7 @@ PLATFORM_NAMES = (
     "ws-program-worker",
     "ws-redis",
     "ws-launcher",
+    "ws-audit",
 )
 
 
@@ -37,6 +39,7 @@ class AuthorityKeys:
 
     issuer: Issuer
     grant_key: ec.EllipticCurvePrivateKey
+    checkpoint_key: Ed25519PrivateKey
     secret: bytes
 
 
@@ -70,6 +73,8 @@ def bootstrap(settings: ControlSettings, clock: Clock) -> None:
             store.keep_key("grants", grant_key)
         public = grant_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         _publish(settings.pki / "grants.pub.pem", public)
+        signs = store.checkpoint_key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        _publish(settings.pki / "audit.pub.pem", signs)
         _online_store_users(settings.home / "redis", store.secret() or store.make_secret())
 
 
@@ -81,7 +86,7 @@ def open_authority(settings: ControlSettings) -> AuthorityKeys:
     found = {name: authority for name, authority in intermediates.items() if authority is not None}
     if root is None or grant_key is None or secret is None or len(found) < len(intermediates):
         raise Unavailable("the certificate authority is not there yet: run `python -m tenancy.main init` first")
-    return AuthorityKeys(Issuer(root=root.certificate, intermediates=found), grant_key, secret)
+    return AuthorityKeys(Issuer(root=root.certificate, intermediates=found), grant_key, store.checkpoint_key(), secret)
 
 
 def _store(settings: ControlSettings) -> AuthorityStore:

@@ -11,6 +11,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -106,6 +108,19 @@ class AuthorityStore:
         """Write the private key `name` durably."""
         write_file(self._folder / f"{name}.key", private_pem(key, self._encryption()))
 
+    def checkpoint_key(self) -> Ed25519PrivateKey:
+        """Return the key that signs the audit's checkpoints, made where it is missing."""
+        raw = self._read("audit.key")
+        if raw is None:
+            made = Ed25519PrivateKey.generate()
+            pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, self._encryption() or NoEncryption())
+            write_file(self._folder / "audit.key", pem)
+            return made
+        key = self._loaded(raw, "audit.key")
+        if not isinstance(key, Ed25519PrivateKey):
+            raise Invalid("the authority's file audit.key holds a key of a foreign type: restore it from a backup")
+        return key
+
     def secret(self) -> bytes | None:
         """Return the secret that passwords and pseudonym keys are derived from, or None before it was made."""
         raw = self._read("hmac.secret")
@@ -135,13 +150,16 @@ class AuthorityStore:
             return None
 
     def _key(self, raw: bytes, name: str) -> ec.EllipticCurvePrivateKey:
-        encrypted = b"ENCRYPTED PRIVATE KEY" in raw
-        try:
-            # A key written before a passphrase was set is read all the same; it stays as it is.
-            key = load_pem_private_key(raw, self._passphrase if encrypted else None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            reason = "the passphrase is missing or wrong" if encrypted else "it is damaged: restore it from a backup"
-            raise Invalid(f"the authority's file {name} cannot be read: {reason}") from error
+        key = self._loaded(raw, name)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise Invalid(f"the authority's file {name} holds a key of a foreign type: restore it from a backup")
         return key
+
+    def _loaded(self, raw: bytes, name: str) -> PrivateKeyTypes:
+        encrypted = b"ENCRYPTED PRIVATE KEY" in raw
+        try:
+            # A key written before a passphrase was set is read all the same; it stays as it is.
+            return load_pem_private_key(raw, self._passphrase if encrypted else None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            reason = "the passphrase is missing or wrong" if encrypted else "it is damaged: restore it from a backup"
+            raise Invalid(f"the authority's file {name} cannot be read: {reason}") from error

@@ -7,6 +7,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 
+from tenancy.audit_trail import AuditTrail
 from tenancy.authentication import Authentication
 from tenancy.grants import GrantVerifier
 from tenancy.model import Principal
@@ -57,8 +58,13 @@ def _sharing(request: Request) -> Sharing:
     return cast(Sharing, request.app.state.sharing)
 
 
+def _trail(request: Request) -> AuditTrail:
+    return cast(AuditTrail, request.app.state.trail)
+
+
 Caller = Annotated[Principal, Depends(caller)]
 Service = Annotated[TenancyService, Depends(_service)]
+Trail = Annotated[AuditTrail, Depends(_trail)]
 Shares = Annotated[Sharing, Depends(_sharing)]
 Credentials = Annotated[Authentication, Depends(_authentication)]
 

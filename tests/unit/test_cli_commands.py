@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from wardstream.cli import members, projects
+from wardstream.cli import audit, members, projects
 from wardstream.cli.context import Context
 from wardstream.client.projects import Project
 from wardstream.client.session import Connection
@@ -49,21 +49,21 @@ def _run(app: typer.Typer, platform: _Platform, *arguments: str) -> Result:
     return done
 
 
-def test_the_audit_is_listed_from_an_entry_on() -> None:
-    platform = _Platform([{"sequence": 8}])
+def test_the_audit_is_searched_by_what_was_said_and_shown_narrow() -> None:
+    entry = {"at": "2026-11-25T08:00:00.000001+00:00", "principal": "icu__anna", "surface": "sql", "action": "row.read", "n": 1}
+    platform = _Platform([{**entry, "project": "icu", "dataset": "vitals_1", "outcome": "allowed", "seal": "a" * 64}])
 
-    done = _run(projects.audit, platform, "list", "--after", "7", "--limit", "2", "--output", "json")
+    done = _run(audit.app, platform, "list", "--project", "icu", "--surface", "sql", "--since", "2026-11-25T07:00:00")
 
-    assert json.loads(done.stdout) == [{"sequence": 8}]
-    assert platform.asked == [("GET", "/api/v1/audit", {"params": {"project": None, "limit": 2, "after": 7}})]
-
-
-def test_the_audit_is_listed_from_its_newest_entries_if_nothing_is_said() -> None:
-    platform = _Platform([])
-
-    _run(projects.audit, platform, "list", "--project", "icu")
-
-    assert platform.asked == [("GET", "/api/v1/audit", {"params": {"project": "icu", "limit": 50, "after": None}})]
+    params = platform.asked[0][2]["params"]
+    assert {key: value for key, value in params.items() if value is not None} == {
+        "project": "icu",
+        "surface": "sql",
+        "since": "2026-11-25T07:00:00+00:00",
+        "limit": 50,
+    }
+    assert "icu.vitals_1" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 100
 
 
 _ADD = (members.app, ("add", "anna", "--role", "observer"))

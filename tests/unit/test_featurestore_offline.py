@@ -29,6 +29,7 @@ from featurestore.service import Caller, FeatureStoreService, RowStream, _HeldTa
 from featurestore.sql.engine import SqlAnswer, SqlEngine
 from featurestore.training import training_spec
 from tenancy.model import Door, Principal, PrincipalKind, Role
+from tests.support.journals import journal
 from wardstream.client.transport import Transport
 from wardstream.clock import ManualClock
 from wardstream.database import connect, migrate
@@ -390,6 +391,7 @@ def store(folder: Path, control: WardstreamError, sql: object = None) -> Feature
         registry=unused,
         online=unused,
         sql=cast(SqlEngine, sql),
+        journal=journal(folder / "audit"),
         warehouse=folder,
         clock=ManualClock(NOON),
     )

@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from gateway.console import pages
 from gateway.produce import ProducerPool
 from gateway.rows import RowWriter, _Placed
+from tests.support.journals import journal
 from wardstream.client.transport import Transport
 from wardstream.clock import SystemClock
 from wardstream.errors import Unavailable
@@ -60,7 +61,9 @@ class _Behind:
 def test_a_hundred_inserts_that_wait_hold_no_thread() -> None:
     behind = _Behind()
     transport = cast(Transport, behind)
-    writer = RowWriter(control=transport, query=transport, streams=transport, producers=cast(ProducerPool, None), clock=SystemClock())
+    writer = RowWriter(
+        control=transport, query=transport, streams=transport, producers=cast(ProducerPool, None), journal=journal(), clock=SystemClock()
+    )
     written = _Placed(transport, parse_project("icu-west"), "/offsets", [(0, 4), (1, 2)], ())
 
     async def scenario() -> list[bool]:
@@ -77,7 +80,9 @@ def test_a_hundred_inserts_that_wait_hold_no_thread() -> None:
 
 def test_an_insert_that_waits_is_told_when_the_time_is_over() -> None:
     transport = cast(Transport, _Behind())
-    writer = RowWriter(control=transport, query=transport, streams=transport, producers=cast(ProducerPool, None), clock=SystemClock())
+    writer = RowWriter(
+        control=transport, query=transport, streams=transport, producers=cast(ProducerPool, None), journal=journal(), clock=SystemClock()
+    )
 
     assert asyncio.run(writer._wait(_Placed(transport, parse_project("icu-west"), "/offsets", [(0, 0)], ()), 0.2)) is False
 

@@ -16,6 +16,7 @@ from streams.service import ProcessorService
 from streams.supervisor import Supervisor
 from streams.units import FaustUnit, processor_key
 from tenancy.model import Principal, PrincipalKind, Role
+from tests.support.journals import journal
 from tests.support.waiting import eventually
 from wardstream.clock import ManualClock
 from wardstream.database import connect, migrate
@@ -79,6 +80,7 @@ class House:
             supervisor=self.supervisor,
             unit_of=lambda spec: Unit(self, spec),
             log_of=lambda spec: Path("log"),
+            journal=journal(),
             clock=clock,
         )
 

@@ -26,6 +26,7 @@ from streams.programs.service import MOST_QUEUED, ProgramService
 from streams.repository import Repository
 from tenancy.grants import GrantSigner, GrantVerifier
 from tenancy.model import Door, Principal, PrincipalKind, Role
+from tests.support.journals import journal
 from wardstream.clock import ManualClock
 from wardstream.database import connect, migrate
 from wardstream.errors import Conflict, Denied, Invalid, LimitExceeded, NotFound, Unavailable
@@ -95,6 +96,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         queue=queue,
         folder=tmp_path / "executions",
         verifier=GrantVerifier(public, clock),
+        journal=journal(tmp_path / "audit"),
         clock=clock,
     )
     yield House(programs, queue, clock, tmp_path / "executions")

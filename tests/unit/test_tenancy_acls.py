@@ -108,6 +108,8 @@ def test_datasets_of_other_projects_give_no_rows() -> None:
 def test_platform_processes_have_their_own_topics_alone() -> None:
     found = platform_bindings()
     assert MARKER in found
-    assert {row.name for row in found} == {"_ws-canary", "_schemas", "_ws-executions", "ws-program-worker.", "ws-query."}
+    assert {row.name for row in found} == {"_ws-canary", "_schemas", "_ws-executions", "_ws-audit", "ws-program-worker.", "ws-query."}
+    # The audit can be added to, and neither read nor taken away.
+    assert {row.operation for row in found if row.name == "_ws-audit"} == {WRITE}
     assert AclBinding("User:ws-query", T, "_schemas", L, WRITE) in found
     assert not any(row.resource is Resource.CLUSTER for row in found)

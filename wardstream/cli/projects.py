@@ -1,4 +1,4 @@
-"""`wardstream project` and `wardstream audit`."""
+"""`wardstream project` and `wardstream role`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import typer
 
 from wardstream.cli.context import OutputOption, ProjectOption, of
 from wardstream.cli.output import Output, say, show, show_one
-from wardstream.errors import Conflict
 
 app = typer.Typer(help="Create, alter and close projects.", no_args_is_help=True)
 roles = typer.Typer(help="Roles of a project's own.", no_args_is_help=True)
-audit = typer.Typer(help="Read and check the audit trail.", no_args_is_help=True)
 
 
 @app.command("create")
@@ -158,24 +156,3 @@ def role_remove(
     """Remove a role that nobody has (owners)."""
     of(context).project(project).remove_role(name)
     show_one({"removed": name}, output)
-
-
-@audit.command("list")
-def audit_list(
-    context: typer.Context,
-    project: ProjectOption = None,
-    limit: Annotated[int, typer.Option(help="most entries, up to 1000")] = 50,
-    after: Annotated[int | None, typer.Option(help="number of an entry; the entries that follow it, instead of the newest")] = None,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """List the newest audit entries, or with --after those that follow an entry; oldest first."""
-    show(of(context).connection().audit_entries(project=project, limit=limit, after=after), output, empty="no entries")
-
-
-@audit.command("verify")
-def audit_verify(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Check the hash chain of the audit trail; exit code 5 when it is broken."""
-    found = of(context).connection().transport.json("GET", "/api/v1/audit/verify")
-    show_one(found, output)
-    if not found["intact"]:
-        raise Conflict(f"the audit trail is broken at entry {found['broken_at']}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wardstream.client.audit import Audit
 from wardstream.client.projects import Project, Projects
 from wardstream.client.transport import Transport
 from wardstream.errors import Invalid, NotFound
@@ -30,6 +31,7 @@ class Connection:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.projects = Projects(transport)
+        self.audit = Audit(transport)
 
     def whoami(self) -> Identity:
         """Return who the caller is; raises `Unauthenticated` when the key or certificate is not known."""
