@@ -100,10 +100,13 @@ def access_event(
 
 
 class _Batch:
+    """What one thread waits for: that its events are written, or that it is its turn to write all that wait."""
+
     def __init__(self, events: Sequence[AccessEvent]) -> None:
         self.events = events
         self.done = False
         self.failure: OSError | None = None
+        self.called = threading.Event()
 
 
 class AccessJournal:
@@ -119,7 +122,7 @@ class AccessJournal:
         self._clock = clock
         self._waiting: list[_Batch] = []
         self._lock = threading.Lock()
-        self._turn = threading.Lock()
+        self._writing = False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._held = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -146,12 +149,11 @@ class AccessJournal:
         batch = _Batch(events)
         with self._lock:
             self._waiting.append(batch)
-        with self._turn:
-            # Whoever had the turn before may have written this one too.
-            if not batch.done:
-                with self._lock:
-                    batches, self._waiting = self._waiting, []
-                self._write(batches)
+            first = not self._writing
+            self._writing = True
+        # Not a lock that all of them queue for: who has been written wakes once, and takes nobody's turn.
+        if first or not (batch.called.wait() and batch.done):
+            self._write_all_that_wait()
         if batch.failure is not None:
             raise Unavailable("access cannot be audited at this moment, so nothing is given out", reason=str(batch.failure))
 
@@ -173,9 +175,25 @@ class AccessJournal:
 
     def close(self) -> None:
         """Give the chain free."""
-        with self._turn:
-            os.close(self._file)
-            os.close(self._held)
+        os.close(self._file)
+        os.close(self._held)
+
+    def _write_all_that_wait(self) -> None:
+        with self._lock:
+            batches, self._waiting = self._waiting, []
+        try:
+            self._write(batches)
+        finally:
+            for batch in batches:
+                # Only where an event could not be written as JSON: nobody may wait for ever, or take it for kept.
+                if not batch.done:
+                    batch.failure, batch.done = OSError("the entry could not be made"), True
+                    batch.called.set()
+            with self._lock:
+                self._writing = bool(self._waiting)
+                following = self._waiting[0] if self._waiting else None
+            if following is not None:
+                following.called.set()
 
     def _write(self, batches: Sequence[_Batch]) -> None:
         at = self._clock.now().isoformat(timespec="microseconds")
@@ -206,6 +224,7 @@ class AccessJournal:
             logger.error("access cannot be audited", extra={"reason": str(error)})
         for batch in batches:
             batch.failure, batch.done = failure, True
+            batch.called.set()
 
     def _opened(self) -> tuple[int, int, ChainHead]:
         files = segments(self.folder)

@@ -8,9 +8,10 @@ a commitment tells nothing about what it stands for.
 
 from __future__ import annotations
 
-import hashlib
+from binascii import hexlify
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 FIRST_SEAL = "0" * 64
@@ -38,7 +39,7 @@ class ChainCheck:
 
 def sealed(content: bytes, before: str) -> tuple[bytes, str]:
     """Return the line of `content`, which follows the seal `before`, and its own seal."""
-    seal = _seal(before, hashlib.sha256(content).digest())
+    seal = _seal(before, sha256(content).digest())
     return b"%b\t%b\n" % (content, seal.encode()), seal
 
 
@@ -47,7 +48,7 @@ def hidden(line: bytes) -> bytes:
     if line.startswith(_HIDDEN):
         return line
     content = line[: -_SEAL - 2]
-    return b"#%b\t%b" % (hashlib.sha256(content).hexdigest().encode(), line[-_SEAL - 1 :])
+    return b"#%b\t%b" % (sha256(content).hexdigest().encode(), line[-_SEAL - 1 :])
 
 
 def check(lines: Iterable[bytes], known: Iterable[ChainHead] = (), *, after: ChainHead = ChainHead()) -> ChainCheck:  # frozen
@@ -57,38 +58,40 @@ def check(lines: Iterable[bytes], known: Iterable[ChainHead] = (), *, after: Cha
     `known` that came after it. Reads a line once and keeps none.
     """
     wanted = {head.number: head.seal for head in known}
-    number, before = after.number, after.seal
-    found = 0
+    number, before = after.number, bytes.fromhex(after.seal)
     for line in lines:
-        seal = line[-_SEAL - 1 : -1].decode("ascii", "replace")
-        content = line[: -_SEAL - 2]
         number += 1
-        if line[-1:] != b"\n" or line[-_SEAL - 2 : -_SEAL - 1] != b"\t" or seal != _seal_of(content, before, number):
-            return ChainCheck(found, intact=False, broken_at=number, head=ChainHead(number - 1, before))
-        if wanted and number in wanted and wanted.pop(number) != seal:
-            return ChainCheck(found, intact=False, broken_at=number, head=ChainHead(number - 1, before))
+        seal = _checked(line, number, before)
+        if seal is None or (number in wanted and wanted.pop(number) != seal.hex()):
+            head = ChainHead(number - 1, before.hex())
+            return ChainCheck(head.number - after.number, intact=False, broken_at=number, head=head)
         before = seal
-        found += 1
-    head = ChainHead(number, before)
+    head = ChainHead(number, before.hex())
     if any(each > after.number for each in wanted):
-        return ChainCheck(found, intact=False, broken_at=number + 1, head=head)
-    return ChainCheck(found, intact=True, broken_at=None, head=head)
+        return ChainCheck(number - after.number, intact=False, broken_at=number + 1, head=head)
+    return ChainCheck(number - after.number, intact=True, broken_at=None, head=head)
 
 
-def _seal_of(content: bytes, before: str, number: int) -> str | None:
+def _checked(line: bytes, number: int, before: bytes) -> bytes | None:
+    """Return the seal of a line that is what line `number` after `before` can be, else None."""
+    content = line[: -_SEAL - 2]
     if content.startswith(_HIDDEN):
         try:
             commitment = bytes.fromhex(content[1:].decode("ascii"))
         except (UnicodeDecodeError, ValueError):
             return None
-        return _seal(before, commitment) if len(commitment) == hashlib.sha256().digest_size else None
-    if not content.startswith(b'{"n":%d,' % number):
+        if content[1:] != hexlify(commitment) or len(commitment) != sha256().digest_size:
+            return None
+    elif content.startswith(b'{"n":%d,' % number):
+        commitment = sha256(content).digest()
+    else:
         return None
-    return _seal(before, hashlib.sha256(content).digest())
+    seal = sha256(before + commitment).digest()
+    return seal if line[-_SEAL - 2 :] == b"\t%b\n" % hexlify(seal) else None
 
 
 def _seal(before: str, commitment: bytes) -> str:
-    return hashlib.sha256(bytes.fromhex(before) + commitment).hexdigest()
+    return sha256(bytes.fromhex(before) + commitment).hexdigest()
 
 
 # Files
