@@ -1,6 +1,6 @@
 """Who a request comes from: the caller's own proof goes to control, which answers with a grant of minutes.
 
-The gateway cannot make a grant. It keeps those it was given until shortly before they expire, or until control
+The gateway cannot make a grant. At the certificate doors the proof is a token for which the caller signed with its certificate's key. It keeps those it was given until shortly before they expire, or until control
 says that the principal was revoked.
 """
 
@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import Request
 
 from gateway.upstream import Upstream
 from tenancy.grants import GrantVerifier, StaleGrant
 from tenancy.model import Door, Principal
+from wardstream.client.proof import fingerprint
 from wardstream.errors import Unauthenticated
 from wardstream.server import client_certificate
 
@@ -85,13 +87,30 @@ class Callers:
         grant = await self._fetched(key, proof, door)
         return Caller(self._verifier.verify(grant), grant)
 
-    async def _fetched(self, key: bytes, proof: dict[str, str], door: Door) -> str:
+    async def _fetched(self, key: bytes, proof: dict[str, Any], door: Door) -> str:
         answer: Any = await self._control.json("POST", "/internal/v1/grants", json={"proof": proof, "project": None, "door": door.value})
         grant, ends = str(answer["grant"]), datetime.fromisoformat(answer["expires_at"]).timestamp() - _MARGIN_SECONDS
         self._held[key] = (grant, ends)
         while len(self._held) > _CACHED:
             self._held.popitem(last=False)
         return grant
+
+    async def challenge(self, request: Request) -> dict[str, Any]:
+        """Return what the caller is to sign with its certificate's key."""
+        return await self._possession("/internal/v1/door-challenges", request, {})
+
+    async def door_token(self, request: Request, nonce: str, signature: str) -> dict[str, Any]:
+        """Return a token for a signed challenge."""
+        return await self._possession("/internal/v1/door-tokens", request, {"nonce": nonce, "signature": signature})
+
+    def require_certificate(self, request: Request) -> None:
+        """Raise `Unauthenticated` on a door that asks for no certificate."""
+        self._certificate(request)
+
+    async def _possession(self, path: str, request: Request, more: dict[str, str]) -> dict[str, Any]:
+        pem = self._certificate(request).public_bytes(Encoding.PEM).decode()
+        answer: Any = await self._control.json("POST", path, json={"certificate": pem, "door": self._doors.of(request).value, **more})
+        return dict(answer)
 
     async def open_session(self, *, link: str | None = None, api_key: str | None = None) -> str:
         """Return a session for a one-time link or an API key; raises `Unauthenticated` for a wrong, used or expired one."""
@@ -114,23 +133,38 @@ class Callers:
         """Refuse grants of the project's people, or of one member, that were signed until `before`; callers get new ones."""
         self._verifier.void(project, member, before)
 
-    def _key(self, proof: dict[str, str], door: Door) -> bytes:
+    def _key(self, proof: dict[str, Any], door: Door) -> bytes:
         return hashlib.sha256(repr((sorted(proof.items()), door.value)).encode()).digest()
 
-    def _proof(self, request: Request) -> dict[str, str]:
+    def _certificate(self, request: Request) -> x509.Certificate:
+        certificate = client_certificate(request) if self._doors.port(request) in (self._doors.outside, self._doors.inside) else None
+        if certificate is None:
+            raise Unauthenticated("only the doors for client certificates ask for a proof of a certificate's key")
+        return certificate
+
+    def _proof(self, request: Request) -> dict[str, Any]:
+        shown = _shown(request)
         if self._doors.port(request) in (self._doors.outside, self._doors.inside):
-            certificate = client_certificate(request)
-            if certificate is None:
-                raise Unauthenticated("this door wants a client certificate")
-            return {"certificate": certificate.public_bytes(Encoding.PEM).decode()}
-        kind, _, value = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and value:
-            return {"api_key": value}
-        if kind.lower() == "basic":
-            return {"api_key": _password(value)}
+            certificate = self._certificate(request)
+            if not shown:
+                raise Unauthenticated(
+                    "prove the certificate's key: sign a challenge of this door (POST /api/v1/door-challenges) and send the token; "
+                    "the SDK does it by itself, and `wardstream credentials door-token` prints one for other clients"
+                )
+            return {"door_token": {"token": shown, "certificate_sha256": fingerprint(certificate.public_bytes(Encoding.DER))}}
+        if shown:
+            return {"api_key": shown}
         if session := request.cookies.get(SESSION_COOKIE):
             return {"session": session}
         raise Unauthenticated("log in: an API key as `Authorization: Bearer <key>`, or as the password of basic authentication")
+
+
+def _shown(request: Request) -> str:
+    """Return the bearer token, or the password of basic authentication; nothing where neither is shown."""
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value
+    return _password(value) if kind.lower() == "basic" else ""
 
 
 def _password(value: str) -> str:

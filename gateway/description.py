@@ -8,12 +8,15 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
 
-from gateway.routes import features, platform, topics
+from gateway.routes import door_tokens, features, platform, topics
 
 # Who holds an enrolment token has no other proof yet.
 WITHOUT_GRANT = "/v1/enrolments/"
 
-OWN = (platform.router, topics.router, features.router)
+# Here the certificate is the whole of what is shown yet.
+DOOR_PROOF = ("/api/v1/door-challenges", "/api/v1/door-tokens")
+
+OWN = (platform.router, door_tokens.router, topics.router, features.router)
 
 _VERSION = "1"
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
@@ -47,7 +50,7 @@ def describe(behind: Sequence[APIRouter]) -> dict[str, Any]:
     )
     paths, schemas = whole["paths"], whole["components"]["schemas"]
     # Read by their routes themselves, after the caller is known, so that the framework does not see them.
-    schemas.update({model.__name__: model.model_json_schema() for model in topics.BODIES})
+    schemas.update({model.__name__: model.model_json_schema() for model in (*topics.BODIES, *door_tokens.BODIES)})
     for router in behind:
         part = get_openapi(title="", version=_VERSION, routes=router.routes)
         for path, operations in part.get("paths", {}).items():
@@ -69,8 +72,11 @@ def describe(behind: Sequence[APIRouter]) -> dict[str, Any]:
         "apiKey": {"type": "http", "scheme": "bearer", "description": "an API key"},
         "password": {"type": "http", "scheme": "basic", "description": "an API key as the password, with any user, for stock clients"},
         "certificate": {"type": "mutualTLS", "description": "on the doors for client certificates"},
+        "doorToken": {"type": "http", "scheme": "bearer", "description": "there, beside the certificate: see POST /api/v1/door-tokens"},
     }
-    whole["security"] = [{"apiKey": []}, {"password": []}, {"certificate": []}]
+    whole["security"] = [{"apiKey": []}, {"password": []}, {"certificate": [], "doorToken": []}]
+    for path in DOOR_PROOF:
+        paths[path]["post"]["security"] = [{"certificate": []}]
     whole["paths"] = dict(sorted(paths.items()))
     return whole
 

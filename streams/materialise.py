@@ -512,7 +512,7 @@ def run(folder: Path, settings: MaterialiserSettings) -> None:
     def catalogue() -> SchemaCatalogue:
         # With the certificate that is there now: a grant for an older one may not know of the newest group yet.
         transport = Transport(
-            settings.inside_url, ca_file=tls.ca_file, certificate=(tls.certificate_file, tls.key_file), timeout_seconds=10
+            settings.inside_url, ca_file=tls.ca_file, certificate=(tls.certificate_file, tls.key_file), door=True, timeout_seconds=10
         )
         return RegistryHttp(transport).catalogue()
 

@@ -18,6 +18,7 @@ from tenancy.credentials import Holder, Secret, SecretKind, StoredCertificate, S
 from tenancy.grants import EXECUTION_GRANT_LIFETIME, GrantSigner, GrantVerifier
 from tenancy.model import MATERIALISER, Door, Member, MemberState, Principal, PrincipalKind, Project, Role, administrator, principal_for
 from tenancy.policy import Action, decide, require
+from tenancy.possession import Challenge, DoorToken, Possession, ShownToken
 from tenancy.repository import Repository, Transaction
 from wardstream.clock import Clock
 from wardstream.errors import Conflict, Denied, Invalid, NotFound, Unauthenticated
@@ -36,7 +37,7 @@ class Proof:
     """What a caller shows; exactly one is set."""
 
     api_key: str | None = None
-    certificate: str | None = None
+    door_token: ShownToken | None = None
     session: str | None = None
     link: str | None = None
 
@@ -72,6 +73,7 @@ class Authentication:
         signer: GrantSigner,
         verifier: GrantVerifier,
         intermediates: Mapping[Door, x509.Certificate],
+        possession: Possession,
         clock: Clock,
         link_file: Path,
     ) -> None:
@@ -80,6 +82,7 @@ class Authentication:
         self._signer = signer
         self._verifier = verifier
         self._intermediates = intermediates
+        self._possession = possession
         self._clock = clock
         self._link_file = link_file
 
@@ -88,14 +91,14 @@ class Authentication:
     def exchange(self, proof: Proof, *, door: Door, project: ProjectName | None = None, open_session: bool = False) -> Granted:
         """Return a grant for whoever shows `proof` at `door`, with a session where one is asked for or a link was used.
 
-        A certificate counts at the door of its intermediate; keys, sessions and links come from outside. Raises
+        A certificate is no proof, its key is: see `challenge`. Keys, sessions and links come from outside. Raises
         `Unauthenticated` for anything that proves nobody, and for a key of another project than `project`.
         """
         now = self._clock.now()
         session: str | None = None
         with self._repository.transaction() as tenancy:
-            if proof.certificate is not None:
-                principal = self._by_certificate(tenancy, proof.certificate, door, now)
+            if proof.door_token is not None:
+                principal = self._by_door_token(tenancy, proof.door_token, door)
             else:
                 holder = self._by_secret(tenancy, proof, door, now)
                 principal = self._principal(tenancy, holder, door)
@@ -110,6 +113,16 @@ class Authentication:
             self._link_file.unlink(missing_ok=True)
         grant, expires_at = self._signer.sign(principal)
         return Granted(grant, principal, expires_at, session)
+
+    def challenge(self, certificate: str, door: Door) -> Challenge:
+        """Return what the holder of `certificate` (PEM) is to sign; raises `Unauthenticated` for one that opens no door or another."""
+        with self._repository.transaction() as tenancy:
+            return self._possession.challenge(self._shown(tenancy, certificate, door), door)
+
+    def door_token(self, certificate: str, door: Door, nonce: str, signature: str) -> DoorToken:
+        """Return a token for whoever signed `nonce` with the certificate's key; raises `Unauthenticated`."""
+        with self._repository.transaction() as tenancy:
+            return self._possession.token(self._shown(tenancy, certificate, door), door, nonce, signature)
 
     def end_session(self, session: str) -> None:
         """End a session; one that is not there has ended."""
@@ -145,7 +158,8 @@ class Authentication:
             return holder
         raise Unauthenticated("no proof was shown: an API key, a certificate, a session or a link")
 
-    def _by_certificate(self, tenancy: Transaction, pem: str, door: Door, now: datetime) -> Principal:
+    def _shown(self, tenancy: Transaction, pem: str, door: Door) -> x509.Certificate:
+        """Return the certificate, which proves nothing by itself; raises `Unauthenticated` where it is none of this door's."""
         refused = Unauthenticated("the certificate is not one of this platform's for this door, or has expired")
         if len(pem) > _LONGEST_CERTIFICATE_BYTES:
             raise refused
@@ -154,13 +168,23 @@ class Authentication:
             certificate.verify_directly_issued_by(self._intermediates[door])
         except (ValueError, TypeError, InvalidSignature) as error:
             raise refused from error
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        if not certificate.not_valid_before_utc <= self._clock.now() <= certificate.not_valid_after_utc:
             raise refused
-        stored = tenancy.credentials.certificate(certificate.serial_number)
+        self._holder_of(tenancy, certificate.serial_number, refused)
+        return certificate
+
+    def _by_door_token(self, tenancy: Transaction, shown: ShownToken, door: Door) -> Principal:
+        refused = Unauthenticated("the certificate has ended: enrol again")
+        serial = self._possession.serial(shown, door)
+        principal = self._principal(tenancy, self._holder_of(tenancy, serial, refused), door)
+        return replace(principal, serial=format(serial, "x"))
+
+    def _holder_of(self, tenancy: Transaction, serial: int, refused: Unauthenticated) -> Holder:
+        stored = tenancy.credentials.certificate(serial)
         # A certificate in which the gateway acts for somebody opens the broker for minutes, and no door of ours.
-        if stored is None or stored.revoked_at is not None or stored.profile == ACTING.name:
+        if stored is None or stored.revoked_at is not None or stored.profile == ACTING.name or stored.expires_at < self._clock.now():
             raise refused
-        return replace(self._principal(tenancy, stored.holder, door), serial=format(certificate.serial_number, "x"))
+        return stored.holder
 
     def _principal(self, tenancy: Transaction, holder: Holder, door: Door) -> Principal:
         if holder.project is None or holder.member is None:

@@ -23,12 +23,14 @@ from tenancy.checkpoints import Auditor, Chains
 from tenancy.first_start import open_database
 from tenancy.grants import EXECUTION_GRANT_LIFETIME, GrantSigner, GrantVerifier
 from tenancy.model import Door
+from tenancy.possession import Possession
 from tenancy.reconcile import Reconciler
 from tenancy.redis_users import OnlineStoreUsers
 from tenancy.repository import Repository
 from tenancy.revocation import Peers, Revoker
 from tenancy.service import TenancyService
 from tenancy.sharing import Sharing
+from wardstream.client.proof import platform_of
 from wardstream.client.transport import Transport
 from wardstream.clock import Clock
 from wardstream.errors import WardstreamError
@@ -201,6 +203,9 @@ def build(
         intermediates={
             door: x509.load_pem_x509_certificate((settings.pki / f"{door}.pem").read_bytes()) for door in (Door.OUTSIDE, Door.INSIDE)
         },
+        possession=Possession(
+            secret=keys.secret, platform=platform_of(x509.load_pem_x509_certificate(keys.issuer.root.encode())), clock=clock
+        ),
         clock=clock,
         link_file=settings.home / "login-link",
     )

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
-from wardstream.client.credentials import Credentials, api_key, enrol
+from wardstream.client.credentials import Credentials, api_key, enrol, registry_settings
 from wardstream.client.projects import Project
 from wardstream.client.session import Connection, connect
 from wardstream.client.transport import Transport
@@ -100,14 +100,10 @@ class Device:
 
     @cached_property
     def registry(self) -> SchemaRegistryClient:
-        """The stock client of a schema registry, logged in with the certificate."""
+        """The stock client of a schema registry, logged in with the certificate and its key."""
+        found = self.credentials
         client = SchemaRegistryClient(
-            {
-                "url": f"{self.platform.outside_url}/registry",
-                "ssl.ca.location": str(self.credentials.ca_file),
-                "ssl.certificate.location": str(self.credentials.certificate_file),
-                "ssl.key.location": str(self.credentials.key_file),
-            }
+            registry_settings(self.platform.outside_url, ca_file=found.ca_file, certificate=(found.certificate_file, found.key_file))
         )
         self.platform.opened.enter_context(client)
         return client

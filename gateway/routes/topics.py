@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from gateway.authentication import Caller
+from gateway.routes.body import described, read
 from gateway.routes.features import WrittenAnswer, answer, writer
 from gateway.routes.platform import caller
 from gateway.rows import RowWriter
@@ -22,8 +22,6 @@ from wardstream.client.transport import Transport
 from wardstream.names import parse_project
 
 router = APIRouter(prefix="/api/v1", tags=["topics"])
-
-Model = TypeVar("Model", bound=BaseModel)
 
 _MOST_RECORDS = 10_000
 
@@ -67,24 +65,19 @@ async def service(request: Request, found: CallerNow) -> TopicService:
 Topics = Annotated[TopicService, Depends(service)]
 
 
-def _described(model: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-    return {"requestBody": {"content": content, "required": True}}
-
-
-@router.post("/projects/{project}/topics/plan", summary="What applying a topics.yaml would change", openapi_extra=_described(Specification))
+@router.post("/projects/{project}/topics/plan", summary="What applying a topics.yaml would change", openapi_extra=described(Specification))
 async def plan(project: str, request: Request, topics: Topics) -> list[dict[str, Any]]:
     """Return the changes; nothing is changed."""
-    body = await _body(request, Specification)
+    body = await read(request, Specification)
     return await run_in_threadpool(lambda: _all_shown(topics.plan(parse_project(project), load(body.specification))))
 
 
 @router.post(
-    "/projects/{project}/topics/apply", summary="Create and alter topics as a topics.yaml says", openapi_extra=_described(Specification)
+    "/projects/{project}/topics/apply", summary="Create and alter topics as a topics.yaml says", openapi_extra=described(Specification)
 )
 async def apply(project: str, request: Request, topics: Topics) -> list[dict[str, Any]]:
     """Return the changes made."""
-    body = await _body(request, Specification)
+    body = await read(request, Specification)
     return await run_in_threadpool(lambda: _all_shown(topics.apply(parse_project(project), load(body.specification))))
 
 
@@ -92,26 +85,14 @@ async def apply(project: str, request: Request, topics: Topics) -> list[dict[str
     "/projects/{project}/topics/{dataset}/records",
     summary="Write JSON records to a topic",
     response_model=WrittenAnswer,
-    openapi_extra=_described(RecordsRequest),
+    openapi_extra=described(RecordsRequest),
 )
 async def records(
     project: str, dataset: str, request: Request, found: CallerNow, rows: Annotated[RowWriter, Depends(writer)]
 ) -> WrittenAnswer:
     """Produce the records in the caller's name."""
-    body = await _body(request, RecordsRequest)
+    body = await read(request, RecordsRequest)
     return answer(await rows.records(found, project, dataset, body.records))
-
-
-async def _body(request: Request, model: type[Model]) -> Model:
-    """Return the JSON body as `model`, refused as the framework does; it would read it before it asks who the caller is."""
-    content, kind = await request.body(), request.headers.get("content-type", "")
-    if "json" not in kind:
-        raise RequestValidationError([{"loc": ("body",), "msg": "JSON is wanted"}])
-    try:
-        return await run_in_threadpool(model.model_validate_json, content)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from error
 
 
 def _all_shown(changes: Sequence[Change]) -> list[dict[str, Any]]:

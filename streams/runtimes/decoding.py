@@ -66,7 +66,9 @@ class Registry:
 def registry_of(connection: Connection) -> Registry:
     """Return the registry as the processor's own service sees it."""
     certificate = (Path(connection.certificate_file), Path(connection.key_file))
-    return Registry(Transport(connection.registry_url, ca_file=Path(connection.ca_file), certificate=certificate, timeout_seconds=10.0))
+    return Registry(
+        Transport(connection.registry_url, ca_file=Path(connection.ca_file), certificate=certificate, door=True, timeout_seconds=10.0)
+    )
 
 
 class RecordDecoder:

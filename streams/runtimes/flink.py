@@ -1,8 +1,10 @@
 """Processors on Flink: the SQL of a processor, its submission, and keeping it running.
 
 The job reads raw values and decodes them in Python, because Flink's own Avro format stops the whole job at the first broken record;
-here such a record goes to the dead letters with its reason, as on Faust. Windows, repeats and sums are SQL. Rows leave
-through Flink's `avro-confluent` format in a transaction with each checkpoint, so a killed job neither loses nor repeats any.
+here such a record goes to the dead letters with its reason, as on Faust. Windows, repeats and sums are SQL. Rows are
+encoded in Python as well, by the schema that the job was submitted with, so that the cluster asks the registry nothing in its own name:
+Flink's format could not prove its certificate's key. They leave in a transaction with each checkpoint: a killed job neither loses nor
+repeats any.
 
 Late means the same as on Faust: judged in each partition by itself, by the order of its records. One more judgement follows where
 the partitions meet, for a partition that was silent for `idle_ms` and then brings old records: Flink would drop them without a word.
@@ -26,7 +28,7 @@ from typing import Any
 from streams.aggregates import function_named
 from streams.letters import TOO_LARGE
 from streams.model import ProcessorKind, ProcessorSpec, kind_named
-from streams.runtimes.decoding import CLOSING_HEADER, LATE, registry_of
+from streams.runtimes.decoding import CLOSING_HEADER, LATE, ResultEncoder, registry_of
 from streams.runtimes.flink_cluster import JOB_MANAGER, FlinkCluster, JobState, newest_checkpoint
 from streams.runtimes.job import Connection, WorkerJob
 from wardstream.errors import Invalid, Unavailable
@@ -40,15 +42,6 @@ CHECKPOINT_MS = 500
 # 11 s of processor time, most of it planning; a busy machine has taken three minutes.
 _SUBMIT_SECONDS = 300.0
 _LOOK_SECONDS = 0.5
-_SQL_TYPES = {
-    "string": "STRING",
-    "int": "INT",
-    "bigint": "BIGINT",
-    "float": "FLOAT",
-    "double": "DOUBLE",
-    "boolean": "BOOLEAN",
-    "timestamp": "TIMESTAMP(3)",
-}
 _STOP_SECONDS = 20.0
 _ENDED = frozenset({"CANCELED", "FAILED", "FINISHED", "SUSPENDED"})
 _ALIVE = frozenset({"INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "RECONCILING", "FAILING"})
@@ -71,8 +64,8 @@ class FlinkProgram:
     functions: tuple[str, ...]
 
 
-def program(job: WorkerJob, result_schema: str) -> FlinkProgram:
-    """Return the program of a processor whose kind has aggregates; `result_schema` is the Avro text of the result's subject."""
+def program(job: WorkerJob) -> FlinkProgram:
+    """Return the program of a processor whose kind has aggregates."""
     spec, kind = job.spec, kind_named(job.spec.kind)
     if kind.window_function is not None:
         raise Invalid(f"{kind.name} has a window function of its own and runs on Faust only")
@@ -85,7 +78,7 @@ def program(job: WorkerJob, result_schema: str) -> FlinkProgram:
     reason = f"CASE WHEN fits THEN '' ELSE {_text(TOO_LARGE)} END || CASE WHEN ws_reason <> '' THEN ws_reason ELSE '{LATE}' END"
     called = {function_named(each.function, len(each.columns)).python_function for each in kind.aggregates}
     return FlinkProgram(
-        tables=(_source(job), _sink(job, kind, result_schema), _dead_letters(job)),
+        tables=(_source(job), _sink(job), _dead_letters(job)),
         decode="SELECT k, v, p, o, ws_decode(v, closing, arrived_ms) AS d FROM source",
         watermark=f"TO_TIMESTAMP_LTZ(d.ws_reached_ms - {spec.window.lateness_ms + 1}, 3)",
         judged=judged,
@@ -156,11 +149,13 @@ class FlinkRuntime:
         return self._cluster.checkpoints / job_name(spec)
 
     def _submit(self, job: WorkerJob) -> str:
-        _, schema = registry_of(job.connection).newest(value_subject(job.spec.result_topic))
+        number, schema = registry_of(job.connection).newest(value_subject(job.spec.result_topic))
+        # Raises here rather than on the cluster where the group has other columns.
+        ResultEncoder(job.spec, number, schema)
         checkpoint = newest_checkpoint(self._checkpoints(job.spec))
         request = {
             "job": json.loads(job.to_json()),
-            "result_schema": schema,
+            "result_schema": {"id": number, "text": schema},
             "configuration": {**self._cluster.submission(), **job_configuration(job.spec, self._checkpoints(job.spec), checkpoint)},
             "jars": [str(jar) for jar in sorted(self._jars.glob("*.jar"))],
         }
@@ -255,31 +250,18 @@ def _source(job: WorkerJob) -> str:
     )
 
 
-def _sink(job: WorkerJob, kind: ProcessorKind, schema: str) -> str:
-    required = {column.name for column in kind.primary_key} | {kind.event_time}
-    types = {column.name: column.type for column in (*kind.primary_key, *kind.features)} | {kind.event_time: "timestamp"}
-    columns = [f"{_q(name)} {_SQL_TYPES[types[name]]}{' NOT NULL' if name in required else ''}" for name in _fields(job.spec, kind, schema)]
-    registry = {
-        "url": job.connection.registry_url,
-        "subject": value_subject(job.spec.result_topic),
-        "schema": schema,
-        "ssl.truststore.location": job.connection.ca_file,
-        "properties.schema.registry.ssl.truststore.type": "PEM",
-        "ssl.keystore.location": job.connection.bundle_file,
-        "properties.schema.registry.ssl.keystore.type": "PEM",
-    }
+def _sink(job: WorkerJob) -> str:
     return _table(
         "sink",
-        ["ws_key BYTES", *columns],
+        ["ws_key BYTES", "ws_value BYTES"],
         {
             **_kafka(job.connection),
             **_exactly_once(job.spec, "sink"),
             "topic": job.spec.result_topic,
             "key.format": "raw",
             "key.fields": "ws_key",
-            "value.format": "avro-confluent",
+            "value.format": "raw",
             "value.fields-include": "EXCEPT_KEY",
-            **{f"value.avro-confluent.{name}": value for name, value in registry.items()},
         },
     )
 
@@ -304,17 +286,16 @@ def _insert_rows(spec: ProcessorSpec, kind: ProcessorKind) -> str:
     if spec.window.size_ms % 1000:
         raise Invalid(f"windows on Flink last whole seconds, got {spec.window.size_ms} ms")
     keys = [column.name for column in kind.primary_key]
-    values = {name: _q(name) for name in keys} | {kind.event_time: "CAST(window_end AS TIMESTAMP(3))"}
+    values = ["1000 * EXTRACT(EPOCH FROM CAST(window_end AS TIMESTAMP_LTZ(3)))", *(_q(name) for name in keys)]
     for aggregate in kind.aggregates:
         sql = function_named(aggregate.function, len(aggregate.columns)).sql
-        values[aggregate.feature] = sql.format(*(_q(name) for name in aggregate.columns))
+        values.append(sql.format(*(_q(name) for name in aggregate.columns)))
     key_list = ", ".join(_q(name) for name in keys)
     windows = f"TABLE(TUMBLE(TABLE usable, DESCRIPTOR(et), INTERVAL '{spec.window.size_ms // 1000}' SECOND(9)))"
     # The first of equal records of a window counts; a repeat is not late, it is simply known.
     numbered = f"ROW_NUMBER() OVER (PARTITION BY window_start, window_end, {key_list}, ws_identity ORDER BY et ASC)"
     return (
-        f"INSERT INTO sink (ws_key, {', '.join(_q(name) for name in values)}) "
-        f"SELECT ws_record_key({', '.join(_q(name) for name in sorted(keys))}), {', '.join(values.values())} "
+        f"INSERT INTO sink SELECT ws_record_key({', '.join(_q(name) for name in sorted(keys))}), ws_record_value({', '.join(values)}) "
         f"FROM (SELECT *, {numbered} AS ws_number FROM {windows}) WHERE ws_number = 1 GROUP BY window_start, window_end, {key_list}"
     )
 
@@ -324,15 +305,6 @@ def _late(spec: ProcessorSpec, row: str = "") -> str:
     size = spec.window.size_ms
     last = f"{row}ws_event_ms - MOD({row}ws_event_ms, {size}) + {size - 1}"
     return f"COALESCE({row}ws_reason = '' AND NOT {row}ws_closing AND TO_TIMESTAMP_LTZ({last}, 3) <= CURRENT_WATERMARK(et), FALSE)"
-
-
-def _fields(spec: ProcessorSpec, kind: ProcessorKind, schema: str) -> list[str]:
-    """Names of the result's columns in the order of its schema: Flink's format wants exactly that order."""
-    found = [str(field["name"]) for field in json.loads(schema)["fields"]]
-    wanted = {column.name for column in (*kind.primary_key, *kind.features)} | {kind.event_time}
-    if set(found) != wanted:
-        raise Invalid(f"{spec.result_topic} has the columns {', '.join(sorted(found))}; {kind.name} writes {', '.join(sorted(wanted))}")
-    return found
 
 
 def _headers(spec: ProcessorSpec, reason: str) -> str:

@@ -19,9 +19,9 @@ from featurestore.model import record_key
 from streams import aggregates
 from streams.letters import fits
 from streams.model import Column, Unusable, kind_named
-from streams.runtimes.decoding import RecordDecoder, registry_of
+from streams.runtimes.decoding import RecordDecoder, ResultEncoder, registry_of
 from streams.runtimes.job import job_from
-from streams.windows import closing_watermark
+from streams.windows import Window, closing_watermark
 
 _ZERO = {"string": "", "bigint": 0, "double": 0.0}
 
@@ -65,6 +65,29 @@ class RecordKey(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
     def eval(self, *values: str) -> bytes:
         """Return the key's bytes."""
         return record_key(values)
+
+
+class RecordValue(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
+    """End of a window (ms), primary key values, features in the order of the kind's aggregates -> the value of the result's record."""
+
+    def __init__(self, job: str, number: int, schema: str) -> None:
+        self._job = job
+        self._number = number
+        self._schema = schema
+
+    def open(self, function_context: FunctionContext) -> None:
+        """Parse the schema; called once in the task manager."""
+        spec = job_from(orjson.loads(self._job)).spec
+        kind = kind_named(spec.kind)
+        self._encoder = ResultEncoder(spec, self._number, self._schema)
+        self._size_ms = spec.window.size_ms
+        self._keys = len(kind.primary_key)
+        self._features = [aggregate.feature for aggregate in kind.aggregates]
+
+    def eval(self, end_ms: int, *values: Any) -> bytes:
+        """Return the value's bytes."""
+        features = dict(zip(self._features, values[self._keys :], strict=True))
+        return self._encoder.encode(values[: self._keys], Window(end_ms - self._size_ms, end_ms), features)[1]
 
 
 class Fits(ScalarFunction):  # type: ignore[misc]  # pyflink has no types

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from streams.model import kind_named
@@ -25,7 +26,7 @@ def submit(request: dict[str, Any]) -> str:
     from pyflink.table import Schema, StreamTableEnvironment
 
     job = job_from(request["job"])
-    wanted = program(job, request["result_schema"])
+    wanted = program(job)
     configuration = Configuration()
     jars = ";".join(f"file://{jar}" for jar in request["jars"])
     for name, value in {**request["configuration"], "pipeline.jars": jars}.items():
@@ -33,7 +34,7 @@ def submit(request: dict[str, Any]) -> str:
     # Not `get_execution_environment`, which always makes a cluster of its own: the plain constructor looks at execution.target.
     made = get_gateway().jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment(configuration._j_configuration)
     tables = StreamTableEnvironment.create(StreamExecutionEnvironment(made))
-    _register(tables, job, wanted)
+    _register(tables, job, wanted, request["result_schema"])
     for statement in wanted.tables:
         tables.execute_sql(statement)
     # SQL can put a watermark only on a table, so what the decoder found takes a turn as a stream.
@@ -57,7 +58,7 @@ def submit(request: dict[str, Any]) -> str:
     return str(inserts.execute().get_job_client().get_job_id())
 
 
-def _register(tables: Any, job: WorkerJob, wanted: FlinkProgram) -> None:
+def _register(tables: Any, job: WorkerJob, wanted: FlinkProgram, schema: Mapping[str, Any]) -> None:
     from pyflink.table import DataTypes
     from pyflink.table.udf import udf
 
@@ -72,6 +73,8 @@ def _register(tables: Any, job: WorkerJob, wanted: FlinkProgram) -> None:
     decode = udf(flink_functions.Decode(job.to_json()), result_type=flink_functions.decoded_type((*kind.primary_key, *kind.values)))
     tables.create_temporary_function("ws_decode", decode)
     tables.create_temporary_function("ws_record_key", udf(flink_functions.RecordKey(), result_type=DataTypes.BYTES()))
+    encode = udf(flink_functions.RecordValue(job.to_json(), int(schema["id"]), schema["text"]), result_type=DataTypes.BYTES())
+    tables.create_temporary_function("ws_record_value", encode)
     tables.create_temporary_function("ws_fits", udf(flink_functions.Fits(), result_type=DataTypes.BOOLEAN()))
     for name in wanted.functions:
         function, result = kinds[name]

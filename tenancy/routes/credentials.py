@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tenancy.authentication import Enrolled, Proof
 from tenancy.grants import EXECUTION_GRANT_LIFETIME
 from tenancy.model import Door
+from tenancy.possession import ShownToken
 from tenancy.routes.context import PEERS, Body, Caller, Credentials, Service, internal, platform, public, require_peer
 from wardstream.clock import Clock
 from wardstream.errors import Invalid
@@ -69,11 +70,18 @@ class ExecutionGrant(BaseModel):
     expires_at: datetime
 
 
+class ShownTokenBody(Body):
+    """A token of a door, and the certificate of the connection that it came by."""
+
+    token: str
+    certificate_sha256: str
+
+
 class ProofBody(Body):
     """What a caller showed at a door; exactly one is set."""
 
     api_key: str | None = None
-    certificate: str | None = None
+    door_token: ShownTokenBody | None = None
     session: str | None = None
     link: str | None = None
 
@@ -85,6 +93,37 @@ class GrantRequest(Body):
     door: Door = Door.OUTSIDE
     project: str | None = None
     open_session: bool = False
+
+
+class ChallengeRequest(Body):
+    """The certificate of a connection (PEM), and the door that it was made to."""
+
+    certificate: str
+    door: Door
+
+
+class ChallengeAnswer(BaseModel):
+    """What is to be signed."""
+
+    nonce: str
+    platform: str
+    door: str
+    expires_at: datetime
+
+
+class DoorTokenRequest(ChallengeRequest):
+    """A challenge that was signed with the certificate's key."""
+
+    nonce: str
+    signature: str
+
+
+class DoorTokenAnswer(BaseModel):
+    """A token for connections with this certificate."""
+
+    token: str
+    expires_at: datetime
+    lifetime_seconds: float
 
 
 class GrantAnswer(BaseModel):
@@ -190,9 +229,15 @@ def grant(request: Request, body: GrantRequest, credentials: Credentials) -> Gra
     """Exchange a caller's own proof for a grant; the gateway cannot make one."""
     require_peer(request, "ws-gateway")
     if sum(value is not None for value in body.proof.model_dump().values()) != 1:
-        raise Invalid("a proof is exactly one of api_key, certificate, session and link")
+        raise Invalid("a proof is exactly one of api_key, door_token, session and link")
+    shown = body.proof.door_token
     granted = credentials.exchange(
-        Proof(**body.proof.model_dump()),
+        Proof(
+            api_key=body.proof.api_key,
+            door_token=ShownToken(shown.token, shown.certificate_sha256) if shown is not None else None,
+            session=body.proof.session,
+            link=body.proof.link,
+        ),
         door=body.door,
         project=parse_project(body.project) if body.project is not None else None,
         open_session=body.open_session,
@@ -210,6 +255,23 @@ def grant(request: Request, body: GrantRequest, credentials: Credentials) -> Gra
         expires_at=granted.expires_at,
         session=granted.session,
     )
+
+
+@internal.post("/door-challenges", name="door-challenge")
+def door_challenge(request: Request, body: ChallengeRequest, credentials: Credentials) -> ChallengeAnswer:
+    """What the caller of a certificate door is to sign; it says nothing of whom the certificate names."""
+    require_peer(request, "ws-gateway")
+    made = credentials.challenge(body.certificate, body.door)
+    return ChallengeAnswer(nonce=made.nonce, platform=made.platform, door=made.door, expires_at=made.expires_at)
+
+
+@internal.post("/door-tokens", name="door-token")
+def door_token(request: Request, body: DoorTokenRequest, credentials: Credentials) -> DoorTokenAnswer:
+    """Exchange a signed challenge for a token; the gateway, which has no caller's key, cannot make one."""
+    require_peer(request, "ws-gateway")
+    made = credentials.door_token(body.certificate, body.door, body.nonce, body.signature)
+    clock = cast(Clock, request.app.state.clock)
+    return DoorTokenAnswer(token=made.token, expires_at=made.expires_at, lifetime_seconds=(made.expires_at - clock.now()).total_seconds())
 
 
 @internal.post("/sessions/end", name="end-session", status_code=204)

@@ -121,11 +121,26 @@ def test_a_certificate_door_takes_only_its_own_intermediate(stack: RunningStack,
 
 
 def test_a_key_counts_for_nothing_at_a_certificate_door(stack: RunningStack, project: NewProject) -> None:
-    other = stack.new_project("doors")
     shown = project.owner.certificate
 
-    with door(stack, "outside", key=other.owner.api_key, certificate=(shown.certificate_file, shown.key_file)) as client:
-        assert client.get("/api/v1/whoami").json()["principal"] == project.owner.principal
+    with door(stack, "outside", key=project.owner.api_key, certificate=(shown.certificate_file, shown.key_file)) as client:
+        assert error(client.get("/api/v1/whoami")) == (401, "unauthenticated")
+
+
+def test_a_certificate_alone_proves_nothing_and_its_token_counts_beside_it_alone(stack: RunningStack, project: NewProject) -> None:
+    other = stack.new_project("doors").owner
+    own, foreign = ((each.certificate_file, each.key_file) for each in (project.owner.certificate, other.certificate))
+    token = project.owner.rest("outside").transport.door_token()
+
+    with door(stack, "outside", certificate=own) as client:
+        answer = client.get("/api/v1/whoami")
+        assert error(answer) == (401, "unauthenticated")
+        assert "door-challenges" in answer.json()["message"]
+        assert client.get("/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}).json()["principal"] == project.owner.principal
+        assert client.get("/registry/subjects", auth=("anybody", token)).status_code == 200
+    for listener, certificate in (("outside", foreign), ("door", None)):
+        with door(stack, listener, key=token, certificate=certificate) as client:
+            assert error(client.get("/api/v1/whoami")) == (401, "unauthenticated")
 
 
 # What is not there

@@ -26,6 +26,7 @@ from tenancy.model import Principal, PrincipalKind, Role
 from tenancy.plan import PLATFORM_TOPICS
 from tests.support.stack import NewProject, Person, RunningStack, fresh
 from tests.support.waiting import eventually
+from wardstream.client.credentials import registry_settings
 from wardstream.kafka import admin, consumer, producer
 from wardstream.names import MemberName, ProjectName
 from wardstream.settings import KafkaSettings, TlsSettings
@@ -64,12 +65,12 @@ def by_key(person: Person) -> SchemaRegistryClient:
 def by_certificate(person: Person) -> SchemaRegistryClient:
     """A stock client with the person's certificate at the outside door."""
     found = person.certificate
-    files = {"ssl.certificate.location": str(found.certificate_file), "ssl.key.location": str(found.key_file)}
-    return stock(person, "outside", **files)
+    files = (found.certificate_file, found.key_file)
+    return SchemaRegistryClient(registry_settings(person.stack.url("outside"), ca_file=person.stack.root, certificate=files))
 
 
-def stock(person: Person, door: str = "door", **settings: str) -> SchemaRegistryClient:
-    return SchemaRegistryClient({"url": f"{person.stack.url(door)}/registry", "ssl.ca.location": str(person.stack.root), **settings})
+def stock(person: Person, **settings: str) -> SchemaRegistryClient:
+    return SchemaRegistryClient({"url": f"{person.stack.url()}/registry", "ssl.ca.location": str(person.stack.root), **settings})
 
 
 def test_stock_serializers_write_and_read_through_the_registry_and_the_broker(project: NewProject) -> None:

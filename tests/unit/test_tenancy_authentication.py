@@ -1,5 +1,6 @@
 """Proofs, tokens and certificates, on a database of the test's own."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -37,10 +38,12 @@ from tenancy.model import (
     Role,
     administrator,
 )
+from tenancy.possession import CHALLENGE_LIFETIME, TOKEN_LIFETIME, Challenge, Possession, ShownToken
 from tenancy.reconcile import Settlement
 from tenancy.repository import Repository, Transaction
 from tenancy.service import TenancyService
 from wardstream.client.credentials import signing_request
+from wardstream.client.proof import fingerprint, message, platform_of
 from wardstream.clock import ManualClock
 from wardstream.database import connect, migrate
 from wardstream.errors import Conflict, Denied, Invalid, NotFound, Unauthenticated
@@ -75,6 +78,7 @@ class House:
                 Door.OUTSIDE: self.intermediates[Intermediate.OUTSIDE].certificate,
                 Door.INSIDE: self.intermediates[Intermediate.INSIDE].certificate,
             },
+            possession=Possession(secret=b"s" * 32, platform=platform_of(root.certificate), clock=self.clock),
             clock=self.clock,
             link_file=self.link_file,
         )
@@ -103,6 +107,12 @@ class House:
     def api_key(self, role: Role = Role.DATA_OWNER, project: ProjectName = ICU) -> str:
         return self.authentication.enrol_api_key(self.token(role, project))[0]
 
+    def proven(self, certificate: str, key: ec.EllipticCurvePrivateKey, door: Door) -> Principal:
+        """Whom the holder of a certificate and its key is taken for."""
+        challenge = self.authentication.challenge(certificate, door)
+        token = self.authentication.door_token(certificate, door, challenge.nonce, signed(key, challenge)).token
+        return self.authentication.exchange(Proof(door_token=ShownToken(token, digest(certificate))), door=door).principal
+
     def remove(self, role: Role) -> None:
         member = self.member(role)
         with self.repository.transaction() as tenancy_:
@@ -119,6 +129,15 @@ def csr(key: ec.EllipticCurvePrivateKey | None = None) -> str:
     return signing_request(key or new_key())
 
 
+def signed(key: ec.EllipticCurvePrivateKey, challenge: Challenge) -> str:
+    text = message(challenge.platform, challenge.door, challenge.nonce)
+    return base64.b64encode(key.sign(text, ec.ECDSA(hashes.SHA256()))).decode()
+
+
+def digest(chain: str) -> str:
+    return fingerprint(leaf(chain).public_bytes(Encoding.DER))
+
+
 def leaf(chain: str) -> x509.Certificate:
     return x509.load_pem_x509_certificates(chain.encode())[0]
 
@@ -130,7 +149,7 @@ def test_device_enrols_with_its_own_key_and_gets_its_principal(house: House) -> 
     assert certificate.public_key() == key.public_key()
     assert certificate.subject.rfc4514_string() == "CN=icu-west__device,OU=member,O=wardstream"
     assert enrolled.expires_at - NOW <= timedelta(days=7)
-    proven = house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.OUTSIDE)
+    proven = house.proven(enrolled.certificate, key, Door.OUTSIDE)
     assert (proven.principal.name, proven.principal.role) == ("icu-west__device", Role.DEVICE)
 
 
@@ -197,11 +216,11 @@ def test_service_enrols_through_its_worker_alone(house: House) -> None:
     with house.repository.transaction() as tenancy_:
         token, _ = house.authentication.new_enrolment_token(tenancy_, house.member_in(tenancy_, Role.SERVICE, ICU))
     assert token is None
-    enrolled = house.authentication.service_certificate(ICU, MemberName("service"), csr(), 7)
-    proven = house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.INSIDE)
-    assert proven.principal.door is Door.INSIDE
+    key = new_key()
+    enrolled = house.authentication.service_certificate(ICU, MemberName("service"), csr(key), 7)
+    assert house.proven(enrolled.certificate, key, Door.INSIDE).door is Door.INSIDE
     with pytest.raises(Unauthenticated):
-        house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.OUTSIDE)
+        house.authentication.challenge(enrolled.certificate, Door.OUTSIDE)
 
 
 @pytest.mark.parametrize("days", [0, 8])
@@ -235,12 +254,17 @@ def test_no_secret_is_kept_in_clear(house: House, tmp_path: Path) -> None:
 def test_nothing_that_a_removed_member_held_proves_anything(house: House) -> None:
     key = house.api_key()
     session = house.authentication.exchange(Proof(api_key=key), door=Door.OUTSIDE, open_session=True).session
-    certificate = house.authentication.enrol_certificate(house.token(Role.DATA_OWNER), csr()).certificate
+    private = new_key()
+    certificate = house.authentication.enrol_certificate(house.token(Role.DATA_OWNER), csr(private)).certificate
+    challenge = house.authentication.challenge(certificate, Door.OUTSIDE)
+    shown = house.authentication.door_token(certificate, Door.OUTSIDE, challenge.nonce, signed(private, challenge))
     token = house.token(Role.DATA_OWNER)
     house.remove(Role.DATA_OWNER)
-    for proof in (Proof(api_key=key), Proof(session=session), Proof(certificate=certificate)):
+    for proof in (Proof(api_key=key), Proof(session=session), Proof(door_token=ShownToken(shown.token, digest(certificate)))):
         with pytest.raises(Unauthenticated):
             house.authentication.exchange(proof, door=Door.OUTSIDE)
+    with pytest.raises(Unauthenticated):
+        house.authentication.challenge(certificate, Door.OUTSIDE)
     with pytest.raises(Unauthenticated):
         house.authentication.enrol_api_key(token)
 
@@ -260,14 +284,14 @@ def test_certificate_of_another_authority_is_refused(house: House) -> None:
     forged = issuer.issue(csr(), DEVICE, principal="icu-west__device", project="icu-west", member="device", now=NOW)
     for proof in (forged.chain, "hello", "", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
         with pytest.raises(Unauthenticated):
-            house.authentication.exchange(Proof(certificate=proof), door=Door.OUTSIDE)
+            house.authentication.challenge(proof, Door.OUTSIDE)
 
 
 def test_expired_certificate_is_refused(house: House) -> None:
     enrolled = house.authentication.enrol_certificate(house.token(Role.DEVICE), csr())
     house.clock.advance(timedelta(days=8))
     with pytest.raises(Unauthenticated):
-        house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.OUTSIDE)
+        house.authentication.challenge(enrolled.certificate, Door.OUTSIDE)
 
 
 def test_certificate_in_which_the_gateway_acts_opens_no_door(house: House) -> None:
@@ -275,9 +299,58 @@ def test_certificate_in_which_the_gateway_acts_opens_no_door(house: House) -> No
     enrolled = house.authentication.acting_certificate(principal, csr(), 600)
     assert leaf(enrolled.certificate).not_valid_after_utc <= NOW + timedelta(seconds=600)
     with pytest.raises(Unauthenticated):
-        house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.INSIDE)
+        house.authentication.challenge(enrolled.certificate, Door.INSIDE)
     with pytest.raises(Invalid, match="from 1 to 600"):
         house.authentication.acting_certificate(principal, csr(), 601)
+
+
+def test_a_challenge_is_good_once_in_a_minute_for_its_certificate_door_platform_and_key(house: House) -> None:
+    key, other = new_key(), new_key()
+    certificate = house.authentication.enrol_certificate(house.token(Role.DEVICE), csr(key)).certificate
+    another = house.authentication.enrol_certificate(house.token(Role.DATA_OWNER), csr(key)).certificate
+    challenge = house.authentication.challenge(certificate, Door.OUTSIDE)
+
+    wrong = [
+        (certificate, challenge.nonce, signed(other, challenge)),
+        (certificate, challenge.nonce, signed(key, replace(challenge, platform="0" * 64))),
+        (certificate, challenge.nonce, signed(key, replace(challenge, door=Door.INSIDE))),
+        (certificate, challenge.nonce, signed(key, replace(challenge, nonce="x"))),
+        (certificate, challenge.nonce, base64.b64encode(key.sign(challenge.nonce.encode(), ec.ECDSA(hashes.SHA256()))).decode()),
+        (certificate, challenge.nonce, "no base64"),
+        (certificate, "x" * 5000, signed(key, challenge)),
+        (another, challenge.nonce, signed(key, challenge)),
+    ]
+    for shown, nonce, signature in wrong:
+        with pytest.raises(Unauthenticated):
+            house.authentication.door_token(shown, Door.OUTSIDE, nonce, signature)
+
+    late = house.authentication.challenge(certificate, Door.OUTSIDE)
+    assert house.authentication.door_token(certificate, Door.OUTSIDE, challenge.nonce, signed(key, challenge)).token
+    with pytest.raises(Unauthenticated):
+        house.authentication.door_token(certificate, Door.OUTSIDE, challenge.nonce, signed(key, challenge))
+    house.clock.advance(CHALLENGE_LIFETIME)
+    with pytest.raises(Unauthenticated):
+        house.authentication.door_token(certificate, Door.OUTSIDE, late.nonce, signed(key, late))
+
+
+def test_a_doors_token_is_worthless_beside_another_certificate_and_after_its_minutes(house: House) -> None:
+    key = new_key()
+    certificate = house.authentication.enrol_certificate(house.token(Role.DEVICE), csr(key)).certificate
+    another = house.authentication.enrol_certificate(house.token(Role.DEVICE), csr(key)).certificate
+    challenge = house.authentication.challenge(certificate, Door.OUTSIDE)
+    token = house.authentication.door_token(certificate, Door.OUTSIDE, challenge.nonce, signed(key, challenge)).token
+
+    assert house.authentication.exchange(Proof(door_token=ShownToken(token, digest(certificate))), door=Door.OUTSIDE).principal
+    for shown in (ShownToken(token, digest(another)), ShownToken(token, ""), ShownToken(challenge.nonce, digest(certificate))):
+        with pytest.raises(Unauthenticated):
+            house.authentication.exchange(Proof(door_token=shown), door=Door.OUTSIDE)
+    with pytest.raises(Unauthenticated):
+        house.authentication.exchange(Proof(door_token=ShownToken(token, digest(certificate))), door=Door.INSIDE)
+    with pytest.raises(Unauthenticated):
+        house.verifier.verify(token)
+    house.clock.advance(TOKEN_LIFETIME)
+    with pytest.raises(Unauthenticated):
+        house.authentication.exchange(Proof(door_token=ShownToken(token, digest(certificate))), door=Door.OUTSIDE)
 
 
 def test_session_ends_by_time_and_by_leaving(house: House) -> None:
@@ -301,8 +374,8 @@ def test_execution_has_a_principal_and_a_certificate_of_its_own(house: House) ->
     assert ends - NOW == timedelta(hours=1)
     principal = house.verifier.verify(grant)
     assert (principal.execution, principal.door, principal.name) == ("e-1", Door.INSIDE, "icu-west__data-scientist")
-    enrolled = house.authentication.execution_certificate(grant, csr())
-    inside = house.authentication.exchange(Proof(certificate=enrolled.certificate), door=Door.INSIDE).principal
+    key = new_key()
+    inside = house.proven(house.authentication.execution_certificate(grant, csr(key)).certificate, key, Door.INSIDE)
     assert inside.name == "icu-west__data-scientist"
 
 

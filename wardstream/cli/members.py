@@ -163,6 +163,16 @@ def api_key_(
     show_one({"principal": principal, "file": file}, output)
 
 
+@credentials.command("door-token")
+def door_token_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """Print a token of minutes for a client that shows the certificate and cannot sign, such as curl."""
+    token = of(context).connection().transport.door_token()
+    if output is Output.TABLE:
+        print(token)  # the answer, to be used by a shell
+    else:
+        show_one({"token": token}, output)
+
+
 @credentials.command("show")
 def show_(
     certificate: Annotated[Path, typer.Argument(help="certificate.pem")] = Path("credentials/certificate.pem"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -62,6 +62,27 @@ def api_key(transport: Transport, token: str, file: Path) -> str:
         answer = transport.json("POST", "/api/v1/enrolments/api-key", json={"token": token})
         target.write(answer["api_key"] + "\n")
     return str(answer["principal"])
+
+
+def registry_settings(url: str, *, ca_file: Path, certificate: tuple[Path, Path]) -> dict[str, Any]:
+    """Return the settings with which Confluent's `SchemaRegistryClient` logs in at a door for client certificates (`url`).
+
+    The client asks for a token at each request; the certificate's key is proved when the one that is held ends.
+    """
+    transport = Transport(url, ca_file=ca_file, certificate=certificate, door=True)
+
+    def fields(_: object) -> dict[str, str]:
+        return {"bearer.auth.token": transport.door_token(), "bearer.auth.logical.cluster": "", "bearer.auth.identity.pool.id": ""}
+
+    return {
+        "url": f"{transport.url}/registry",
+        "ssl.ca.location": str(ca_file),
+        "ssl.certificate.location": str(certificate[0]),
+        "ssl.key.location": str(certificate[1]),
+        "bearer.auth.credentials.source": "CUSTOM",
+        "bearer.auth.custom.provider.function": fields,
+        "bearer.auth.custom.provider.config": {},
+    }
 
 
 def signing_request(key: ec.EllipticCurvePrivateKey) -> str:

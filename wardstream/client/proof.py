@@ -113,7 +113,9 @@ class DoorProof(httpx.Auth):
             roots = x509.load_pem_x509_certificates(self._ca_file.read_bytes())
             key = load_pem_private_key(self._key_file.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as error:
-            raise Invalid(f"{self._ca_file} and {self._key_file} must be the root certificate and an unencrypted key as PEM files") from error
+            raise Invalid(
+                f"{self._ca_file} and {self._key_file} must be the root certificate and an unencrypted key as PEM files"
+            ) from error
         if platform not in {platform_of(root) for root in roots}:
             raise Unauthenticated(f"the platform that asks for a proof is not the one whose root certificate lies in {self._ca_file}")
         if not isinstance(key, ec.EllipticCurvePrivateKey):

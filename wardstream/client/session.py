@@ -82,7 +82,7 @@ def connect(
     for path in pair:
         if not path.is_file():
             raise Invalid(f"there is no file {path}; certificate wants the certificate's file and the key's")
-    return Connection(Transport(address, ca_file=Path(root), certificate=pair))
+    return Connection(Transport(address, ca_file=Path(root), certificate=pair, door=True))
 
 
 def login(

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
+from wardstream.client.proof import DoorProof
 from wardstream.errors import Invalid, Unavailable, error_from
 
 # Below the 5 s after which our processes close an idle connection: a request on one that is being closed gets no answer.
@@ -34,8 +35,10 @@ class Transport:
         ca_file: Path,
         certificate: tuple[Path, Path] | None = None,
         bearer: str | None = None,
+        door: bool = False,
         timeout_seconds: float = 60.0,
     ) -> None:
+        """`door` says that `url` is a door of the gateway's, where the certificate's key is proved (`wardstream.client.proof`)."""
         try:
             context = ssl.create_default_context(cafile=str(ca_file))
         except OSError as error:  # ssl.SSLError is one
@@ -51,11 +54,13 @@ class Transport:
         self.url = url.rstrip("/")
         self.tls = context
         self._bearer = bearer
+        self._proof = DoorProof(ca_file=ca_file, key_file=certificate[1]) if certificate is not None and door else None
         # trust_env off: a proxy from the environment must not see patients' data.
         self._client = httpx.Client(
             verify=context,
             timeout=httpx.Timeout(timeout_seconds, connect=5.0),
             trust_env=False,
+            auth=self._proof,
             limits=httpx.Limits(max_connections=64, keepalive_expiry=IDLE_SECONDS),
         )
 
@@ -64,6 +69,16 @@ class Transport:
         other = copy(self)
         other._bearer = bearer
         return other
+
+    def door_token(self) -> str:
+        """Return what a client that cannot sign shows at the door, beside the certificate: good for another minute at least.
+
+        As `Authorization: Bearer <token>` or as the password of basic authentication. Raises `Invalid` without a certificate.
+        """
+        if self._proof is None:
+            raise Invalid("a token is for the doors that ask for a client certificate: log in with one")
+        with self._reaching():
+            return self._proof.token(self._client, self.url)
 
     def close(self) -> None:
         """Close the connections; also those of every `acting` transport made from this one."""
