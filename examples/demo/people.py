@@ -101,9 +101,8 @@ class Device:
     @cached_property
     def registry(self) -> SchemaRegistryClient:
         """The stock client of a schema registry, logged in with the certificate and its key."""
-        found = self.credentials
-        client = SchemaRegistryClient(
-            registry_settings(self.platform.outside_url, ca_file=found.ca_file, certificate=(found.certificate_file, found.key_file))
-        )
+        files = (self.credentials.certificate_file, self.credentials.key_file)
+        outside = Transport(self.platform.outside_url, ca_file=self.credentials.ca_file, certificate=files, door=True)
+        client = SchemaRegistryClient(registry_settings(self.platform.keep(outside)))
         self.platform.opened.enter_context(client)
         return client

@@ -64,9 +64,7 @@ def by_key(person: Person) -> SchemaRegistryClient:
 
 def by_certificate(person: Person) -> SchemaRegistryClient:
     """A stock client with the person's certificate at the outside door."""
-    found = person.certificate
-    files = (found.certificate_file, found.key_file)
-    return SchemaRegistryClient(registry_settings(person.stack.url("outside"), ca_file=person.stack.root, certificate=files))
+    return SchemaRegistryClient(registry_settings(person.rest("outside").transport))
 
 
 def stock(person: Person, **settings: str) -> SchemaRegistryClient:

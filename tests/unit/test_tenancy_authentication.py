@@ -150,7 +150,7 @@ def test_device_enrols_with_its_own_key_and_gets_its_principal(house: House) -> 
     assert certificate.subject.rfc4514_string() == "CN=icu-west__device,OU=member,O=wardstream"
     assert enrolled.expires_at - NOW <= timedelta(days=7)
     proven = house.proven(enrolled.certificate, key, Door.OUTSIDE)
-    assert (proven.principal.name, proven.principal.role) == ("icu-west__device", Role.DEVICE)
+    assert (proven.name, proven.role) == ("icu-west__device", Role.DEVICE)
 
 
 def test_token_enrols_once(house: House) -> None:
@@ -340,7 +340,7 @@ def test_a_doors_token_is_worthless_beside_another_certificate_and_after_its_min
     challenge = house.authentication.challenge(certificate, Door.OUTSIDE)
     token = house.authentication.door_token(certificate, Door.OUTSIDE, challenge.nonce, signed(key, challenge)).token
 
-    assert house.authentication.exchange(Proof(door_token=ShownToken(token, digest(certificate))), door=Door.OUTSIDE).principal
+    assert house.authentication.exchange(Proof(door_token=ShownToken(token, digest(certificate))), door=Door.OUTSIDE).grant
     for shown in (ShownToken(token, digest(another)), ShownToken(token, ""), ShownToken(challenge.nonce, digest(certificate))):
         with pytest.raises(Unauthenticated):
             house.authentication.exchange(Proof(door_token=shown), door=Door.OUTSIDE)

@@ -64,21 +64,23 @@ def api_key(transport: Transport, token: str, file: Path) -> str:
     return str(answer["principal"])
 
 
-def registry_settings(url: str, *, ca_file: Path, certificate: tuple[Path, Path]) -> dict[str, Any]:
-    """Return the settings with which Confluent's `SchemaRegistryClient` logs in at a door for client certificates (`url`).
+def registry_settings(transport: Transport) -> dict[str, Any]:
+    """Return the settings with which Confluent's `SchemaRegistryClient` logs in at the same door as `transport`, by certificate.
 
-    The client asks for a token at each request; the certificate's key is proved when the one that is held ends.
+    The client asks for a token at each request; the certificate's key is proved when the one that is held ends. `transport`
+    must stay open as long as the client. Raises `Invalid` where it has no certificate.
     """
-    transport = Transport(url, ca_file=ca_file, certificate=certificate, door=True)
+    if transport.certificate is None:
+        raise Invalid("these settings are for a login with a client certificate: a key goes into basic.auth.user.info")
 
     def fields(_: object) -> dict[str, str]:
         return {"bearer.auth.token": transport.door_token(), "bearer.auth.logical.cluster": "", "bearer.auth.identity.pool.id": ""}
 
     return {
         "url": f"{transport.url}/registry",
-        "ssl.ca.location": str(ca_file),
-        "ssl.certificate.location": str(certificate[0]),
-        "ssl.key.location": str(certificate[1]),
+        "ssl.ca.location": str(transport.ca_file),
+        "ssl.certificate.location": str(transport.certificate[0]),
+        "ssl.key.location": str(transport.certificate[1]),
         "bearer.auth.credentials.source": "CUSTOM",
         "bearer.auth.custom.provider.function": fields,
         "bearer.auth.custom.provider.config": {},

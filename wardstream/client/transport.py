@@ -53,6 +53,8 @@ class Transport:
                 ) from error
         self.url = url.rstrip("/")
         self.tls = context
+        self.ca_file = ca_file
+        self.certificate = certificate
         self._bearer = bearer
         self._proof = DoorProof(ca_file=ca_file, key_file=certificate[1]) if certificate is not None and door else None
         # trust_env off: a proxy from the environment must not see patients' data.
