@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest
 # More arguments for pytest, for example: make test-unit ARGS='-k names -x'
 ARGS ?=
 
-.PHONY: help setup demo test test-unit test-integration test-e2e test-faults check format generated bench up down ci lock
+.PHONY: help setup demo test test-unit test-integration test-e2e test-faults test-scale check format generated bench up down ci lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
@@ -20,7 +20,7 @@ demo: setup  ## start the platform and run the demo on real signals; ends with b
 	@$(PY) -m examples.demo $(ARGS)
 
 test: setup  ## all tests, on the real platform
-	@$(PYTEST) tests --ignore=tests/benchmarks $(ARGS)
+	@$(PYTEST) tests --ignore=tests/benchmarks --ignore=tests/scale $(ARGS)
 
 test-unit: setup  ## rules of pure modules: no sockets, seconds
 	@$(PYTEST) tests/unit tests/property $(ARGS)
@@ -33,6 +33,9 @@ test-e2e: setup  ## the demo's main line on fewer records
 
 test-faults: setup  ## processes killed in mid-stream
 	@$(PYTEST) tests/faults $(ARGS)
+
+test-scale: setup  ## a hundred projects, a hundred removals: minutes, figures printed
+	@$(PYTEST) tests/scale -s $(ARGS)
 
 # All of them run, so that one complaint does not hide another.
 check: setup  ## linter, formatter, types, imports, generated files

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library re-exports these without saying so
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    ConfigSource,
     NewPartitions,
     NewTopic,
-    ResourcePatternType,
     ResourceType,
+    TopicDescription,
 )
 
 from tenancy import wire
 from tenancy.wire import AclRow
-from wardstream.errors import Invalid, Unavailable
+from wardstream.errors import Invalid, Unavailable, WardstreamError
 from wardstream.kafka import admin, kafka_error
 from wardstream.settings import KafkaSettings
 
@@ -35,15 +30,25 @@ logger = logging.getLogger(__name__)
 
 # The broker refuses more than 10,000 rows in a call.
 _ROWS_PER_CALL = 5000
+_TOPICS_PER_CALL = 1000
+# The controller takes at most 10,000 records in a call: a topic, its partitions and its settings. Fewer are answered before
+# the broker takes the waiting connection for an idle one.
+_RECORDS_PER_CALL = 1000
+_QUOTAS_PER_CALL = 1000
 # Long enough for a broker under load to answer, short enough that a call through the gateway does not time out first.
 _SECONDS = 15.0
 # A question for who is there; whoever waits for the end of a removed member's access should soon know that nobody is.
 _METADATA_SECONDS = 5.0
 
 CONSUMER_BYTE_RATE = "consumer_byte_rate"
+# One byte a second: nothing would mean "no bound" to some versions, and one is as good.
+STOPPED = 1.0
 
 K = TypeVar("K")
+P = TypeVar("P")
 T = TypeVar("T")
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -87,30 +92,31 @@ class Broker:
         """Return those of the topics `names` that exist."""
         if not names:
             return {}
-        ordered = sorted(names)
+        described: dict[str, TopicDescription] = {}
+        set_on: dict[str, dict[str, str]] = {}
+        for part in _parts(sorted(names), _TOPICS_PER_CALL):
+            answers = self._topics(part)
+            described |= answers
+            if answers:
+                # The library turns each of some forty settings a topic into an object: ten times as slow.
+                (body,) = self._first_that_answers(wire.DESCRIBE_CONFIGS, [wire.describe_configs_request(sorted(answers))])
+                set_on |= wire.describe_configs_answer(body)
+        return {
+            name: TopicState(name, len(description.partitions), set_on[name], str(description.topic_id))
+            for name, description in described.items()
+            if name in set_on
+        }
+
+    def _topics(self, names: list[str]) -> dict[str, TopicDescription]:
         described = {}
-        futures = self._admin.describe_topics(TopicCollection(ordered), request_timeout=_SECONDS)
+        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=_SECONDS)
         for name, future in futures.items():
             try:
                 described[name] = future.result()
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise kafka_error(error, f"describe topic {name}") from error
-        if not described:
-            return {}
-        configs = self._all(
-            "describe topics",
-            self._admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in described], request_timeout=_SECONDS),
-        )
-        own = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
-        set_on = {
-            resource.name: {key: entry.value for key, entry in entries.items() if entry.source == own and entry.value is not None}
-            for resource, entries in configs.items()
-        }
-        return {
-            name: TopicState(name, len(description.partitions), set_on[name], str(description.topic_id))
-            for name, description in described.items()
-        }
+        return described
 
     def create_topics(self, topics: Iterable[tuple[str, int, Mapping[str, str]]]) -> None:
         """Create the topics (name, partitions, config) that are not there; one that is stays as it is."""
@@ -118,9 +124,15 @@ class Broker:
             NewTopic(name, num_partitions=partitions, replication_factor=self._replication_factor, config=dict(config))
             for name, partitions, config in topics
         ]
-        if wanted:
-            futures = self._admin.create_topics(wanted, operation_timeout=_SECONDS, request_timeout=_SECONDS)
-            self._all("create topics", futures, harmless=KafkaError.TOPIC_ALREADY_EXISTS)
+        failure: WardstreamError | None = None
+        for batch in _batches(wanted):
+            futures = self._admin.create_topics(batch, operation_timeout=_SECONDS, request_timeout=_SECONDS)
+            try:
+                self._all("create topics", futures, harmless=KafkaError.TOPIC_ALREADY_EXISTS)
+            except WardstreamError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def add_partitions(self, name: str, total: int) -> None:
         """Let the topic have `total` partitions, which must be more than it has."""
@@ -136,8 +148,8 @@ class Broker:
 
     def delete_topics(self, names: Collection[str]) -> None:
         """Delete topics; one that is not there is as good as deleted."""
-        if names:
-            futures = self._admin.delete_topics(sorted(names), operation_timeout=_SECONDS, request_timeout=_SECONDS)
+        for part in _parts(sorted(names), _TOPICS_PER_CALL):
+            futures = self._admin.delete_topics(part, operation_timeout=_SECONDS, request_timeout=_SECONDS)
             self._all("delete topics", futures, harmless=KafkaError.UNKNOWN_TOPIC_OR_PART)
 
     # Rows
@@ -152,44 +164,54 @@ class Broker:
         return frozenset().union(*(wire.describe_acls_answer(answer) for answer in answers))
 
     def create_acls(self, rows: Collection[AclRow]) -> None:
-        """Add rows; one that is there already changes nothing."""
-        ordered = sorted(rows)
-        for start in range(0, len(ordered), _ROWS_PER_CALL):
-            part = [AclBinding(*_library_row(row)) for row in ordered[start : start + _ROWS_PER_CALL]]
-            self._all("create ACL rows", self._admin.create_acls(part, request_timeout=_SECONDS))
+        """Add rows; one that is there already changes nothing. Raises `Unavailable` naming those that the broker refuses, all others made."""
+        refused: dict[str, str] = {}
+        for part in _parts(sorted(rows), _ROWS_PER_CALL):
+            (answer,) = self._first_that_answers(wire.CREATE_ACLS, [wire.create_acls_request(part)])
+            refused |= wire.create_acls_answer(answer, part)
+        _raise_for("give rights", refused)
 
     def delete_acls(self, rows: Collection[AclRow]) -> None:
-        """Remove exactly these rows."""
-        ordered = sorted(rows)
-        for start in range(0, len(ordered), _ROWS_PER_CALL):
-            part = [AclBindingFilter(*_library_row(row)) for row in ordered[start : start + _ROWS_PER_CALL]]
-            self._all("delete ACL rows", self._admin.delete_acls(part, request_timeout=_SECONDS))
+        """Remove exactly these rows. Raises `Unavailable` naming those that the broker refuses, all others removed."""
+        refused: dict[str, str] = {}
+        for part in _parts(sorted(rows), _ROWS_PER_CALL):
+            (answer,) = self._first_that_answers(wire.DELETE_ACLS, [wire.delete_acls_request(part)])
+            refused |= wire.delete_acls_answer(answer, part)
+        _raise_for("take rights", refused)
 
     def delete_all_acls(self, principal: str) -> None:
         """Remove whatever rows `principal` (without `User:`) has, by one filter."""
-        everything = AclBindingFilter(
-            ResourceType.ANY,
-            None,  # type: ignore[arg-type]  # None stands for any name; the annotation forgets it
-            ResourcePatternType.ANY,
-            f"User:{principal}",
-            None,  # type: ignore[arg-type]  # any host
-            AclOperation.ANY,
-            AclPermissionType.ANY,
-        )
-        self._all("delete ACL rows", self._admin.delete_acls([everything], request_timeout=_SECONDS))
+        (answer,) = self._first_that_answers(wire.DELETE_ACLS, [wire.delete_all_acls_request(f"User:{principal}")])
+        _raise_for("take rights", wire.delete_acls_answer(answer, [principal]))
 
     # Quotas
 
     def set_consumer_rate(self, principal: str, bytes_a_second: float | None) -> None:
         """Bound what a principal (without `User:`) may fetch, or lift the bound; any broker forwards this."""
-        body = wire.alter_quota_request(principal, CONSUMER_BYTE_RATE, bytes_a_second)
-        (answer,) = self._first_that_answers(wire.ALTER_CLIENT_QUOTAS, body)
-        wire.alter_quota_answer(answer)
+        self.alter_quotas({principal: {CONSUMER_BYTE_RATE: bytes_a_second}})
+
+    def alter_quotas(self, changes: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Set quotas of principals (without `User:`), None to remove one.
+
+        Raises `Unavailable` naming the principals whose quotas the broker refuses, all others altered.
+        """
+        refused: dict[str, str] = {}
+        for part in _parts(sorted(changes), _QUOTAS_PER_CALL):
+            body = wire.alter_quotas_request({principal: changes[principal] for principal in part})
+            (answer,) = self._first_that_answers(wire.ALTER_CLIENT_QUOTAS, [body])
+            refused |= wire.alter_quotas_answer(answer)
+        _raise_for("set quotas", refused)
 
     def quotas(self, principal: str | None = None) -> dict[str, dict[str, float]]:
-        """Return principal -> quota -> value, of one principal or of all."""
-        (answer,) = self._first_that_answers(wire.DESCRIBE_CLIENT_QUOTAS, wire.describe_quotas_request(principal))
+        """Return principal -> quota -> value, of one principal or of all, as some broker knows them."""
+        (answer,) = self._first_that_answers(wire.DESCRIBE_CLIENT_QUOTAS, [wire.describe_quotas_request(principal)])
         return wire.describe_quotas_answer(answer)
+
+    def quotas_at(self, address: tuple[str, int], principals: Sequence[str | None] = (None,)) -> dict[str, dict[str, float]]:
+        """Return what the broker at `address` knows: of each of `principals`, or of all of them."""
+        bodies = [wire.describe_quotas_request(principal) for principal in principals]
+        answers = wire.exchange(address, self._tls, wire.DESCRIBE_CLIENT_QUOTAS, bodies, _SECONDS)
+        return {name: values for answer in answers for name, values in wire.describe_quotas_answer(answer).items()}
 
     def everywhere(self, question: Callable[[tuple[str, int]], T]) -> list[T]:
         """Return the answer of every living broker, asked at the same time."""
@@ -199,11 +221,11 @@ class Broker:
         with ThreadPoolExecutor(len(addresses)) as pool:
             return list(pool.map(question, addresses))
 
-    def _first_that_answers(self, request: tuple[int, int], body: bytes) -> list[bytes]:
+    def _first_that_answers(self, request: tuple[int, int], bodies: Sequence[bytes]) -> list[bytes]:
         away = Unavailable("no broker answers")
         for address in self.addresses():
             try:
-                return wire.exchange(address, self._tls, request, [body], _SECONDS)
+                return wire.exchange(address, self._tls, request, bodies, _SECONDS)
             except Unavailable as error:
                 away = error
         raise away
@@ -234,13 +256,30 @@ class Broker:
         return answers
 
 
-def _library_row(row: AclRow) -> tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation, AclPermissionType]:
-    return (
-        ResourceType(row.resource),
-        row.name,
-        ResourcePatternType(row.pattern),
-        row.principal,
-        row.host,
-        AclOperation(row.operation),
-        AclPermissionType(row.permission),
-    )
+def _batches(topics: Iterable[NewTopic]) -> Iterator[list[NewTopic]]:
+    """Yield `topics` in parts that the controller takes in one call."""
+    batch: list[NewTopic] = []
+    records = 0
+    for topic in topics:
+        cost = 1 + topic.num_partitions + len(topic.config or {})
+        if batch and records + cost > _RECORDS_PER_CALL:
+            yield batch
+            batch, records = [], 0
+        batch.append(topic)
+        records += cost
+    if batch:
+        yield batch
+
+
+def _raise_for(doing: str, refused: Mapping[str, str]) -> None:
+    """Raise `Unavailable` naming what was refused of a change, each with its own reason; `details` have them all."""
+    if not refused:
+        return
+    named = "; ".join(f"{item}: {reason}" for item, reason in sorted(refused.items())[:_NAMED])
+    more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    raise Unavailable(f"the broker refused to {doing}: {named}{more}", refused=dict(refused))
+
+
+def _parts(items: Sequence[P], size: int) -> Iterator[list[P]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

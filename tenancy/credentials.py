@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from tenancy import tables
 from wardstream.names import MemberName, ProjectName
@@ -185,14 +185,13 @@ class Credentials:
             return None
         return StoredCertificate(serial, _holder(row), row.profile, row.issued_at, row.expires_at, row.revoked_at)
 
-    def last_certificate_ends(self, holder: Holder) -> datetime | None:
-        """Return when the last certificate of this generation of a member expires."""
+    def holders_at(self, now: datetime) -> frozenset[Holder]:
+        """Return the generations of members that hold a certificate which has not expired, revoked or not."""
         table = tables.certificates
-        query = select(func.max(table.c.expires_at)).where(
-            table.c.project == holder.project, table.c.member == holder.member, table.c.generation == holder.generation
+        query = select(table.c.project, table.c.member, table.c.generation).where(table.c.expires_at >= now).distinct()
+        return frozenset(
+            Holder(ProjectName(row.project), MemberName(row.member), row.generation) for row in self._connection.execute(query)
         )
-        found: datetime | None = self._connection.execute(query).scalar_one_or_none()
-        return found
 
     def outside_holders(self, project: ProjectName, now: datetime) -> frozenset[tuple[MemberName, int]]:
         """Return members of the project, with their generation, who hold a certificate that is good outside the platform."""

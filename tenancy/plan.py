@@ -87,6 +87,14 @@ class RemoveUsers:
     names: frozenset[str]
 
 
+@dataclass(frozen=True)
+class AlterQuotas:
+    """A principal's quotas differ: `values` by quota, None where one is to be removed."""
+
+    principal: str
+    values: Mapping[str, float | None]
+
+
 TopicChange = CreateTopic | AddPartitions | AlterConfig
 RowChange = CreateRows | DeleteRows
 UserChange = PutUsers | RemoveUsers
@@ -149,6 +157,18 @@ def plan_rows(wanted: frozenset[AclRow], found: frozenset[AclRow], *, leave: Col
         changes.append(CreateRows(missing))
     if extra:
         changes.append(DeleteRows(extra))
+    return changes
+
+
+def plan_quotas(wanted: Mapping[str, Mapping[str, float]], found: Mapping[str, Mapping[str, float]]) -> list[AlterQuotas]:
+    """Return what makes the principals' quotas `found` into those `wanted`; one that is not wanted at all has none."""
+    changes: list[AlterQuotas] = []
+    for principal in sorted({*wanted, *found}):
+        right, there = wanted.get(principal, {}), found.get(principal, {})
+        values: dict[str, float | None] = {key: value for key, value in right.items() if there.get(key) != value}
+        values |= dict.fromkeys(there.keys() - right.keys())
+        if values:
+            changes.append(AlterQuotas(principal, values))
     return changes
 
 

@@ -141,7 +141,6 @@ class Upkeep:
         if not self._reconciler.everything().settled:
             self._waiting = "brokers to show all rights"
             return
-        self._revoker.lift_old_bounds()
         with self._repository.transaction() as tenancy:
             tenancy.credentials.forget_expired(self._clock.now())
             tenancy.shares.forget_voids(self._clock.now() - EXECUTION_GRANT_LIFETIME * 2)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tenancy.acls import MARKER, AclBinding, acl_bindings_for, platform_bindings
 from tenancy.audit import AuditEvent, Outcome
-from tenancy.broker import Broker, TopicState
+from tenancy.broker import CONSUMER_BYTE_RATE, STOPPED, Broker, TopicState
+from tenancy.credentials import Holder
+from tenancy.differences import Change, Difference, deletions_of, differences_of
 from tenancy.model import Dataset, MemberState, ProjectState
 from tenancy.plan import (
     PLATFORM_TOPICS,
@@ -23,15 +25,18 @@ from tenancy.plan import (
     DeleteRows,
     PutUsers,
     RemoveUsers,
+    RowChange,
     TopicSpec,
     internal_topic_spec,
+    plan_quotas,
     plan_rows,
     plan_topics,
     plan_users,
     row_of,
     topics_for,
 )
-from tenancy.redis_users import OnlineStoreUsers, users_of
+from tenancy.quotas import client_quotas
+from tenancy.redis_users import OnlineStoreUsers, StoreUser, users_of
 from tenancy.repository import Existence, Repository, Step, StoredDataset, StoredInternal, topics_of
 from tenancy.wire import AclRow
 from wardstream.clock import Clock
@@ -43,6 +48,9 @@ logger = logging.getLogger(__name__)
 # The cluster whose list of rows has once held the marker.
 _MARKED = "cluster-with-marker"
 _LOOK_AGAIN_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
+# A broker on two cores makes some 300 topics a second.
+_SECONDS_PER_TOPIC = 0.01
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,16 @@ class Settlement:
 
     settled: bool
     seconds: float
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What a run over everything found and changed, and what of it failed; nothing was left untried because of another part."""
+
+    settled: bool
+    seconds: float
+    changes: tuple[Difference, ...]
+    failures: tuple[WardstreamError, ...]
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,10 @@ class _Going:
 
     datasets: tuple[StoredDataset, ...]
     internals: tuple[str, ...]
+
+    @property
+    def topics(self) -> frozenset[str]:
+        return frozenset(str(name) for stored in self.datasets for name in topics_of(stored)) | frozenset(self.internals)
 
 
 class Reconciler:
@@ -108,67 +130,89 @@ class Reconciler:
         start = time.monotonic()
         deadline = start + self._settle_seconds
         self._broker.addresses()  # soon known when nobody answers; what follows would wait longer
+        changes: list[Change] = []
         refused: Invalid | None = None
         try:
-            self._topics(project, platform=False)
+            self._topics(project, changes, platform=False)
         except Invalid as error:
             refused = error
         going = self._going(project)
-        settled = self._rows(project, deadline)
+        settled = self._rows(project, deadline, changes)
         if settled:
             self._deletions(going)
+        settled = self._quotas(project, deadline, changes) and settled
         self._put_users(project)
         if refused is not None:
             raise refused
         return Settlement(settled, time.monotonic() - start)
 
-    def everything(self) -> Settlement:
+    def everything(self) -> Reconciled:
         """Carry everything out, platform and all projects, and take away what should not be there.
 
         Every part is tried even if another fails; then the first failure is raised.
         """
+        done = self.reconcile()
+        if done.failures:
+            raise done.failures[0]
+        return done
+
+    def reconcile(self) -> Reconciled:
+        """Do as `everything` does, and return failures beside what was changed."""
         start = time.monotonic()
         failures: list[WardstreamError] = []
-        settled = False
+        changes: list[Change] = []
 
-        def attempt(part: Callable[[], object]) -> bool:
+        def attempt(part: Callable[[], bool]) -> bool:
             try:
-                part()
+                return part()
             except WardstreamError as error:
                 failures.append(error)
                 return False
-            return True
 
-        attempt(lambda: self._topics(None, platform=True))
+        attempt(lambda: self._topics(None, changes, platform=True))
         rows_known = attempt(self._mark)
         going = self._going(None)
-        if rows_known:
-            try:
-                settled = self._rows(None, start + self._settle_seconds)
-            except WardstreamError as error:
-                failures.append(error)
-        if settled:
+        rows = rows_known and attempt(lambda: self._rows(None, start + self._settle_seconds, changes))
+        if rows:
             attempt(lambda: self._deletions(going))
-        attempt(self._put_all_users)
-        attempt(lambda: self._users.load_functions(self._functions))
-        if failures:
-            raise failures[0]
-        return Settlement(settled, time.monotonic() - start)
+        quotas = attempt(lambda: self._quotas(None, start + self._settle_seconds, changes))
+        attempt(lambda: self._put_all_users(changes))
+        attempt(self._load_functions)
+        found = (*differences_of(changes), *(deletions_of(going.topics) if rows else ()))
+        return Reconciled(rows and quotas and not failures, time.monotonic() - start, found, tuple(failures))
+
+    def differences(self) -> list[Difference]:
+        """Return what `everything` would change now; changes nothing."""
+        datasets, internals = self._stored(None)
+        wanted = self._wanted_topics(datasets, internals, platform=True)
+        changes: list[Change] = [*plan_topics(wanted, self._broker.topics([topic.name for topic in wanted]))]
+        going = self._going(None).topics & self._broker.topic_names()
+        address = self._broker.addresses()[0]
+        with self._rights:
+            rights = self._wanted(None)
+            changes += plan_rows(rights.rows, self._found_rows(address, None, (None,)), leave=rights.leave)
+            changes += plan_quotas(self._wanted_quotas(None), self._broker.quotas_at(address))
+        changes += plan_users(self._wanted_users(), self._users.found())
+        return [*differences_of(changes), *deletions_of(going)]
 
     # Topics
 
-    def _topics(self, project: ProjectName | None, *, platform: bool) -> None:
+    def _topics(self, project: ProjectName | None, made: list[Change], *, platform: bool) -> bool:
         with self._topic_changes:
             datasets, internals = self._stored(project)
-            wanted: list[TopicSpec] = list(PLATFORM_TOPICS) if platform else []
-            for stored in datasets:
-                if stored.state is Existence.THERE:
-                    wanted.extend(topics_for(stored.dataset))
-            wanted.extend(internal_topic_spec(stored.topic) for stored in internals if stored.state is Existence.THERE)
-            found = self._make_topics(wanted)
+            found = self._make_topics(self._wanted_topics(datasets, internals, platform=platform), made)
         self._note_ids(datasets, {name: state.topic_id for name, state in found.items()})
+        return True
 
-    def _make_topics(self, wanted: Collection[TopicSpec]) -> dict[str, TopicState]:
+    def _wanted_topics(self, datasets: Iterable[StoredDataset], internals: Iterable[StoredInternal], *, platform: bool) -> list[TopicSpec]:
+        wanted: list[TopicSpec] = list(PLATFORM_TOPICS) if platform else []
+        for stored in datasets:
+            if stored.state is Existence.THERE:
+                wanted.extend(topics_for(stored.dataset))
+        wanted.extend(internal_topic_spec(stored.topic) for stored in internals if stored.state is Existence.THERE)
+        return wanted
+
+    def _make_topics(self, wanted: Collection[TopicSpec], made: list[Change]) -> dict[str, TopicState]:
         names = [topic.name for topic in wanted]
         found = self._broker.topics(names)
         changes = plan_topics(wanted, found)
@@ -188,14 +232,27 @@ class Reconciler:
                 refused = error
         if refused is not None:
             raise refused
-        # A broker answers before its own listing shows what it made; look until it does.
-        deadline = time.monotonic() + self._settle_seconds
-        while plan_topics(wanted, found := self._broker.topics(names)):
-            if time.monotonic() > deadline:
-                raise Unavailable("the broker has not shown all topics yet; what is missing follows by itself")
-            time.sleep(_LOOK_AGAIN_SECONDS)
+        found |= self._shown_topics([spec for spec in wanted if plan_topics([spec], found)])
+        made += changes
         logger.info("topics changed", extra={"changes": len(changes)})
         return found
+
+    def _shown_topics(self, pending: list[TopicSpec]) -> dict[str, TopicState]:
+        """Return `pending` as the broker shows them; it answers a change before its own listing has it."""
+        deadline = time.monotonic() + self._settle_seconds + len(pending) * _SECONDS_PER_TOPIC
+        seen: dict[str, TopicState] = {}
+        pause = _LOOK_AGAIN_SECONDS
+        while True:
+            # The last one first: asking for thousands again and again would keep the broker from making them.
+            if not plan_topics(pending[-1:], self._broker.topics([pending[-1].name])):
+                seen |= self._broker.topics([spec.name for spec in pending])
+                pending = [spec for spec in pending if plan_topics([spec], seen)]
+                if not pending:
+                    return seen
+            if time.monotonic() > deadline:
+                raise Unavailable("the broker has not shown all topics yet; what is missing follows by itself")
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _alter(self, change: AddPartitions | AlterConfig) -> None:
         if isinstance(change, AddPartitions):
@@ -211,11 +268,11 @@ class Reconciler:
             tuple(stored.topic.name for stored in internals if stored.state is Existence.DELETING),
         )
 
-    def _deletions(self, going: _Going) -> None:
+    def _deletions(self, going: _Going) -> bool:
         """Delete topics of which no row is left. Only what the database names is deleted, never what it does not know."""
-        names = {str(name) for stored in going.datasets for name in topics_of(stored)} | set(going.internals)
+        names = going.topics
         if not names:
-            return
+            return True
         with self._topic_changes:
             self._broker.delete_topics(names)
             deadline = time.monotonic() + self._settle_seconds
@@ -228,6 +285,7 @@ class Reconciler:
                     tenancy.forget_dataset(stored.dataset.project, stored.dataset.name)
                 tenancy.forget_internal_topics(going.internals)
         logger.info("topics deleted", extra={"topics": len(names)})
+        return True
 
     def _stored(self, project: ProjectName | None) -> tuple[list[StoredDataset], list[StoredInternal]]:
         with self._repository.transaction() as tenancy:
@@ -270,28 +328,41 @@ class Reconciler:
             leave=frozenset(f"User:{revocation.principal}" for revocation in going if revocation.step in (Step.DECIDED, Step.THROTTLED)),
         )
 
-    def _rows(self, project: ProjectName | None, deadline: float) -> bool:
-        """Change rows, and return whether every broker showed them in time."""
+    def _found_rows(self, address: tuple[str, int], project: ProjectName | None, asked: Collection[str | None]) -> frozenset[AclRow]:
+        found = self._broker.acl_rows(address, tuple(asked))
+        if project is None and row_of(MARKER) not in found:
+            raise Unavailable("the broker's list of rights is not whole: the platform's own marker is missing; nothing was changed")
+        return found
+
+    def _rows(self, project: ProjectName | None, deadline: float, made: list[Change]) -> bool:
+        """Change rows, and return whether every broker showed them in time. A row that is refused keeps no other from being changed."""
         addresses = self._broker.addresses()
+        refused: WardstreamError | None = None
         with self._rights:
             rights = self._wanted(project)
             asked: tuple[str | None, ...] = (None,) if project is None else tuple(sorted(rights.principals))
-            found = self._broker.acl_rows(addresses[0], asked)
-            if project is None and row_of(MARKER) not in found:
-                raise Unavailable("the broker's list of rights is not whole: the platform's own marker is missing; nothing was changed")
-            changes = plan_rows(rights.rows, found, leave=rights.leave)
+            changes = plan_rows(rights.rows, self._found_rows(addresses[0], project, asked), leave=rights.leave)
             for change in changes:
-                if isinstance(change, CreateRows):
-                    self._broker.create_acls(change.rows)
-                else:
-                    self._broker.delete_acls(change.rows)
+                try:
+                    if isinstance(change, CreateRows):
+                        self._broker.create_acls(change.rows)
+                    else:
+                        self._broker.delete_acls(change.rows)
+                except WardstreamError as error:
+                    refused = refused or error
+        if changes:
+            self._tell_rows(project, changes)
+        if refused is not None:
+            raise refused
+        made += changes
+        return self._shown(project, asked, deadline, seen=not changes and len(addresses) == 1)
+
+    def _tell_rows(self, project: ProjectName | None, changes: Collection[RowChange]) -> None:
         created = sum(len(change.rows) for change in changes if isinstance(change, CreateRows))
         deleted = sum(len(change.rows) for change in changes if isinstance(change, DeleteRows))
-        if changes:
-            logger.info("rows changed", extra={"acl_created": created, "acl_deleted": deleted, "project": project})
-            if project is None:
-                self._tell_drift(created, deleted)
-        return self._shown(project, asked, deadline, seen=not changes and len(addresses) == 1)
+        logger.info("rows changed", extra={"acl_created": created, "acl_deleted": deleted, "project": project})
+        if project is None:
+            self._tell_drift(created, deleted)
 
     def _shown(self, project: ProjectName | None, asked: Collection[str | None], deadline: float, *, seen: bool) -> bool:
         while not seen:
@@ -309,7 +380,7 @@ class Reconciler:
                 time.sleep(_LOOK_AGAIN_SECONDS)
         return True
 
-    def _mark(self) -> None:
+    def _mark(self) -> bool:
         """Make sure that the marker has once been on this cluster, so that a list without it is known to be short.
 
         A cluster that was never seen gets it; on a known one its absence is an alarm, not something to repair.
@@ -318,7 +389,7 @@ class Reconciler:
         with self._repository.transaction() as tenancy:
             known = tenancy.fact(_MARKED)
         if known == cluster:
-            return
+            return True
         self._broker.create_acls({row_of(MARKER)})
         deadline = time.monotonic() + self._settle_seconds
         while not all(self._broker.everywhere(lambda address: row_of(MARKER) in self._broker.acl_rows(address, (MARKER.principal,)))):
@@ -328,11 +399,59 @@ class Reconciler:
         with self._repository.transaction() as tenancy:
             tenancy.put_fact(_MARKED, cluster)
         logger.info("first rows on this cluster", extra={"cluster": cluster})
+        return True
 
     def _tell_drift(self, created: int, deleted: int) -> None:
         event = AuditEvent("ws-control", None, "acl.repair", "cluster", Outcome.ALLOWED, {"created": created, "deleted": deleted})
         with self._repository.transaction() as tenancy:
             tenancy.audit(event, self._clock.now())
+
+    # Quotas
+
+    def _wanted_quotas(self, project: ProjectName | None) -> dict[str, dict[str, float]]:
+        """Return principal -> quotas as they should be: of members what their project has, of those that went what stops them.
+
+        Whoever was removed stays stopped for as long as a certificate of theirs lives: a fetch that waits in a broker must
+        not be answered. Names that should have nothing are there with nothing.
+        """
+        now = self._clock.now()
+        with self._repository.transaction() as tenancy:
+            members = tenancy.members(project)
+            quotas = tenancy.quotas.all(project)
+            going = tenancy.revocations() if project is None else []
+            holders = tenancy.credentials.holders_at(now) if project is None else frozenset()
+        wanted = {
+            str(member.principal_name): client_quotas(quotas[member.project]) if member.project in quotas else {}
+            for member in members
+            if member.state is MemberState.ACTIVE
+        }
+        for each in going:
+            if each.step is not Step.DONE or Holder(each.project, each.member, each.generation) in holders:
+                wanted[each.principal] = {CONSUMER_BYTE_RATE: STOPPED}
+        return wanted
+
+    def _quotas(self, project: ProjectName | None, deadline: float, made: list[Change]) -> bool:
+        """Change quotas of principals, and return whether every broker showed them in time."""
+        addresses = self._broker.addresses()
+        # As for rows: nobody may lift the bound that a revocation sets.
+        with self._rights:
+            wanted = self._wanted_quotas(project)
+            asked: tuple[str | None, ...] = (None,) if project is None else tuple(sorted(wanted))
+            changes = plan_quotas(wanted, self._broker.quotas_at(addresses[0], asked))
+            self._broker.alter_quotas({change.principal: change.values for change in changes})
+        made += changes
+        if not changes and len(addresses) == 1:
+            return True
+        logger.info("quotas changed", extra={"principals": len(changes), "project": project})
+
+        def equal(address: tuple[str, int]) -> bool:
+            return not plan_quotas(self._wanted_quotas(project), self._broker.quotas_at(address, asked))
+
+        while not all(self._broker.everywhere(equal)):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        return True
 
     # Users of the online store
 
@@ -342,13 +461,28 @@ class Reconciler:
             if isinstance(change, PutUsers):
                 self._users.put(change.users)
 
-    def _put_all_users(self) -> None:
+    def _wanted_users(self) -> frozenset[StoreUser]:
         with self._repository.transaction() as tenancy:
             projects = tenancy.projects()
         there = (project for project in projects if project.state is not ProjectState.CLOSED)
-        wanted = frozenset(user for project in there for user in users_of(project.name, self._secret))
-        for change in plan_users(wanted, self._users.found()):
-            if isinstance(change, PutUsers):
-                self._users.put(change.users)
-            elif isinstance(change, RemoveUsers):
-                self._users.remove(change.names)
+        return frozenset(user for project in there for user in users_of(project.name, self._secret))
+
+    def _put_all_users(self, made: list[Change]) -> bool:
+        refused: WardstreamError | None = None
+        for change in plan_users(self._wanted_users(), self._users.found()):
+            try:
+                if isinstance(change, PutUsers):
+                    self._users.put(change.users)
+                elif isinstance(change, RemoveUsers):
+                    self._users.remove(change.names)
+            except WardstreamError as error:
+                refused = refused or error
+            else:
+                made.append(change)
+        if refused is not None:
+            raise refused
+        return True
+
+    def _load_functions(self) -> bool:
+        self._users.load_functions(self._functions)
+        return True

@@ -19,6 +19,7 @@ from wardstream.settings import RedisSettings
 logger = logging.getLogger(__name__)
 
 LIBRARY = "wardstream"
+_USERS_PER_CALL = 500
 
 
 class StoreAccess(StrEnum):
@@ -98,11 +99,26 @@ class OnlineStoreUsers:
         return frozenset(user for user in users if user is not None and "." in user.name)
 
     def put(self, users: Collection[StoreUser]) -> None:
-        """Make or put right `users`, durably."""
-        for user in sorted(users, key=lambda one: one.name):
-            self._ask("ACL", "SETUSER", user.name, *user.rule())
-        if users:
+        """Make or put right `users`, durably. Raises `Unavailable` naming those that are refused, all others made."""
+        refused: dict[str, str] = {}
+        ordered = sorted(users, key=lambda one: one.name)
+        for start in range(0, len(ordered), _USERS_PER_CALL):
+            part = ordered[start : start + _USERS_PER_CALL]
+            with self._client.pipeline(transaction=False) as calls:
+                for user in part:
+                    calls.execute_command("ACL", "SETUSER", user.name, *user.rule())  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+                try:
+                    answers = calls.execute(raise_on_error=False)
+                except RedisError as error:
+                    raise Unavailable("the online store does not answer control", reason=str(error)) from error
+            for user, answer in zip(part, answers, strict=True):
+                if isinstance(answer, RedisError):
+                    refused[user.name] = str(answer)
+        if len(refused) < len(users):
             self._ask("ACL", "SAVE")
+        if refused:
+            named = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items())[:5])
+            raise Unavailable(f"the online store refused {len(refused)} of {len(users)} users: {named}", refused=refused)
 
     def remove(self, names: Collection[str]) -> None:
         """Remove users and cut their open connections, durably."""

@@ -27,6 +27,7 @@ from tenancy.model import (
     ProjectState,
     Role,
 )
+from tenancy.project_quotas import ProjectQuotas
 from tenancy.shares import Shares
 from wardstream.errors import Unavailable
 from wardstream.names import DatasetName, MemberName, PrincipalName, ProjectName, TopicName
@@ -112,6 +113,7 @@ class Transaction:
         self._connection = connection
         self.credentials = Credentials(connection)
         self.shares = Shares(connection)
+        self.quotas = ProjectQuotas(connection)
 
     # Projects
 

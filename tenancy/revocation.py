@@ -16,22 +16,18 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from tenancy.broker import CONSUMER_BYTE_RATE, Broker
-from tenancy.credentials import Holder
+from tenancy.broker import STOPPED, Broker
 from tenancy.grants import GrantVerifier
 from tenancy.reconcile import Settlement
 from tenancy.repository import Repository, Revocation, Step
 from tenancy.shares import Void
 from wardstream.client.transport import Transport
 from wardstream.clock import Clock
-from wardstream.errors import InvalidName, Unavailable, WardstreamError
-from wardstream.names import split_principal
+from wardstream.errors import Unavailable, WardstreamError
 from wardstream.settings import TlsSettings
 
 logger = logging.getLogger(__name__)
 
-# One byte a second: nothing would mean "no bound" to some versions, and one is as good.
-_STOPPED = 1.0
 _LOOK_AGAIN_SECONDS = 0.02
 # A process that is up answers in milliseconds; one that is not is told again in the background.
 _PEER_SECONDS = 1.0
@@ -155,20 +151,6 @@ class Revoker:
             tenancy.shares.put_void(newest)
         return not newest.peers
 
-    def lift_old_bounds(self) -> None:
-        """Lift the bound of principals that can no longer come: removed, and with no certificate left that is valid."""
-        bounded = [name for name, quotas in self._broker.quotas().items() if CONSUMER_BYTE_RATE in quotas]
-        for name in bounded:
-            try:
-                project, member, generation = split_principal(name)
-            except InvalidName:
-                continue
-            with self._repository.transaction() as tenancy:
-                done = any(r.principal == name and r.step is Step.DONE for r in tenancy.revocations())
-                ends = tenancy.credentials.last_certificate_ends(Holder(project, member, generation))
-            if done and (ends is None or ends < self._clock.now()):
-                self._broker.set_consumer_rate(name, None)
-
     def _newest(self, revocation: Revocation) -> Revocation:
         with self._repository.transaction() as tenancy:
             return tenancy.revocation(revocation.principal)
@@ -176,7 +158,7 @@ class Revoker:
     def _at_brokers(self, revocation: Revocation, deadline: float) -> None:
         with self._rights:
             if revocation.step is Step.DECIDED:
-                self._broker.set_consumer_rate(revocation.principal, _STOPPED)
+                self._broker.set_consumer_rate(revocation.principal, STOPPED)
                 self._keep(revocation, Step.THROTTLED)
             elif revocation.step is not Step.THROTTLED:
                 return

@@ -31,7 +31,7 @@ from tenancy.model import (
     platform_principal,
 )
 from tenancy.policy import Action, by_author, decide, knows, require
-from tenancy.quotas import DEFAULT, check_datasets, check_members
+from tenancy.quotas import MOST_INTERNAL_TOPICS, MOST_PARTITIONS, check_datasets, check_members
 from tenancy.reconcile import Reconciler, Settlement
 from tenancy.redis_users import StoreAccess, user_name
 from tenancy.repository import Existence, Repository, Revocation, StoredDataset, Transaction
@@ -346,7 +346,7 @@ class TenancyService(UseCases):
             if tenancy.unfinished_revocation(project, name) is not None:
                 raise Unavailable(f"{name} is still being removed from project {project}: try again in a moment")
             members = tenancy.members(project)
-            check_members(members)
+            check_members(project, members, tenancy.quotas.of(project))
             member = Member(
                 project=project,
                 name=name,
@@ -559,7 +559,7 @@ class TenancyService(UseCases):
                 created_at=before.created_at if before is not None and active else now,
             )
             if not active:
-                check_members(tenancy.members(project))
+                check_members(project, tenancy.members(project), tenancy.quotas.of(project))
             tenancy.put_member(member)
             self._put_internals(tenancy, member, internals)
             self._check_rows(tenancy, project)
@@ -580,8 +580,8 @@ class TenancyService(UseCases):
 
     def _put_internals(self, tenancy: Transaction, member: Member, internals: Collection[InternalTopic]) -> None:
         prefix = internal_prefix(member.project, member.name)
-        if len(internals) > DEFAULT.internal_topics:
-            raise LimitExceeded(f"a processor has at most {DEFAULT.internal_topics} internal topics, got {len(internals)}")
+        if len(internals) > MOST_INTERNAL_TOPICS:
+            raise LimitExceeded(f"a processor has at most {MOST_INTERNAL_TOPICS} internal topics, got {len(internals)}")
         found = {stored.topic.name: stored for stored in tenancy.internal_topics(member.project)}
         # Kafka takes '.' and '_' for the same in names of topics.
         taken = {name.replace(".", "_"): name for name in found}
@@ -644,7 +644,8 @@ class TenancyService(UseCases):
             wanted = Dataset(project, name, kind, permission, partitions, kept, principal.name)
             before = tenancy.dataset(project, name)
             if before is None:
-                check_datasets([stored.dataset for stored in tenancy.datasets(project)])
+                there = [stored.dataset for stored in tenancy.datasets(project)]
+                check_datasets(project, there, tenancy.quotas.of(project), topics=1, partitions=partitions)
                 tenancy.add_dataset(wanted, now)
                 if kind is DatasetKind.FEATURE_GROUP:
                     materialiser = self._member(tenancy, project, MATERIALISER)
@@ -691,6 +692,8 @@ class TenancyService(UseCases):
                 config=before.config if config is None else checked_config(config),
                 permission=before.permission if permission is None else permission,
             )
+            there = [stored.dataset for stored in tenancy.datasets(project)]
+            check_datasets(project, there, tenancy.quotas.of(project), topics=0, partitions=after.partitions - before.partitions)
             tenancy.alter_dataset(after)
             self._check_rows(tenancy, project)
             tenancy.audit(
@@ -893,8 +896,8 @@ def _check_borders(tenancy: Transaction, project: Project) -> None:
 
 
 def _check_partitions(partitions: int) -> None:
-    if not 1 <= partitions <= DEFAULT.partitions:
-        raise Invalid(f"partitions must be from 1 to {DEFAULT.partitions}, got {partitions}")
+    if not 1 <= partitions <= MOST_PARTITIONS:
+        raise Invalid(f"partitions must be from 1 to {MOST_PARTITIONS}, got {partitions}")
 
 
 def _same(one: Dataset, other: Dataset) -> bool:

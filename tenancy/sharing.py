@@ -9,10 +9,10 @@ from datetime import datetime
 
 from tenancy.model import Dataset, DatasetKind, DatasetPermission, Principal, Share, ShareState, platform_principal
 from tenancy.policy import Action
-from tenancy.quotas import DEFAULT
+from tenancy.quotas import check
 from tenancy.repository import Existence, Transaction
 from tenancy.use_cases import UseCases, event_of
-from wardstream.errors import Conflict, Invalid, LimitExceeded, NotFound
+from wardstream.errors import Conflict, Invalid, NotFound
 from wardstream.names import DatasetName, ProjectName
 
 _LONGEST_PURPOSE = 500
@@ -140,8 +140,7 @@ class Sharing(UseCases):
                     f"project {project} is open and {share.project} is sandboxed, so that its rows stay inside: "
                     "sandbox this project (`wardstream project alter --sandboxed`) before you accept"
                 )
-            if len(tenancy.shares.opened_to(project, now)) >= DEFAULT.shares:
-                raise LimitExceeded(f"a project receives at most {DEFAULT.shares} shares: ask the owners of others to withdraw one first")
+            check(project, "shares", tenancy.quotas.of(project), len(tenancy.shares.opened_to(project, now)))
             share = replace(share, state=ShareState.ACCEPTED, decided_by=principal.name, decided_at=now)
             tenancy.shares.put(share)
             self._check_rows(tenancy, share.project)

@@ -265,3 +265,13 @@ platform_facts = Table(
     Column("name", String(40), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+# Quotas. What an administrator set for a project in place of the platform's default; NULL is no bound.
+project_quotas = Table(
+    "project_quotas",
+    metadata,
+    Column("project", String(30), primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("value", BigInteger),
+    ForeignKeyConstraint(["project"], ["projects.name"]),
+)

@@ -9,18 +9,44 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from wardstream.errors import Unavailable
 
 DESCRIBE_ACLS = (29, 1)
+CREATE_ACLS = (30, 1)
+DELETE_ACLS = (31, 1)
+DESCRIBE_CONFIGS = (32, 1)
 DESCRIBE_CLIENT_QUOTAS = (48, 0)
 ALTER_CLIENT_QUOTAS = (49, 0)
 
 ANY = 1
+_TOPIC = 2
+# A value that was set on the topic itself, not one that it has from the cluster.
+_SET_ON_TOPIC = 1
 ALLOW = 3
+_RESOURCES = {2: "topic", 3: "group", 4: "cluster", 5: "transactional id", 6: "delegation token", 7: "user"}
+_OPERATIONS = dict(
+    enumerate(
+        (
+            "all",
+            "read",
+            "write",
+            "create",
+            "delete",
+            "alter",
+            "describe",
+            "cluster action",
+            "describe configs",
+            "alter configs",
+            "idempotent write",
+        ),
+        start=2,
+    )
+)
 _MATCH_EXACT, _MATCH_ANY = 0, 2
+_UNKNOWN_TOPIC = 3
 # More than 10,000 rows answer in about a megabyte; beyond this something other than Kafka is answering.
 _LONGEST_ANSWER = 256 * 1024 * 1024
 
@@ -37,10 +63,17 @@ class AclRow:
     operation: int
     permission: int
 
+    def __str__(self) -> str:
+        resource = _RESOURCES.get(self.resource, f"resource {self.resource}")
+        operation = _OPERATIONS.get(self.operation, f"operation {self.operation}")
+        pattern = {3: "", 4: " and all that begin so"}.get(self.pattern, f" (pattern {self.pattern})")
+        host = "" if self.host == "*" else f" from {self.host}"
+        return f"{'' if self.permission == ALLOW else 'no '}{operation} on {resource} {self.name}{pattern} for {self.principal}{host}"
+
 
 def describe_acls_request(principal: str | None) -> bytes:
     """Return the body that asks for all rows, or for those of `principal` (with its `User:`)."""
-    return struct.pack(">b", ANY) + _text(None) + struct.pack(">b", ANY) + _text(principal) + _text(None) + struct.pack(">bb", ANY, ANY)
+    return _every_row_of(principal)
 
 
 def describe_acls_answer(body: bytes) -> frozenset[AclRow]:
@@ -57,22 +90,104 @@ def describe_acls_answer(body: bytes) -> frozenset[AclRow]:
     return frozenset(rows)
 
 
-def alter_quota_request(user: str, key: str, value: float | None) -> bytes:
-    """Return the body that sets one quota of a user (without `User:`), or removes it where `value` is None."""
-    entity = struct.pack(">i", 1) + _text("user") + _text(user)
-    operation = struct.pack(">i", 1) + _text(key) + struct.pack(">d?", value or 0.0, value is None)
-    return struct.pack(">i", 1) + entity + operation + struct.pack(">?", False)
+def create_acls_request(rows: Sequence[AclRow]) -> bytes:
+    """Return the body that adds `rows`."""
+    return struct.pack(">i", len(rows)) + b"".join(map(_row, rows))
 
 
-def alter_quota_answer(body: bytes) -> None:
-    """Return when the quota was altered; raises `Unavailable` with the broker's error."""
+def create_acls_answer(body: bytes, rows: Sequence[AclRow]) -> dict[str, str]:
+    """Return those of `rows`, which were asked for in this order, that were refused, each with the broker's reason."""
     reader = _Reader(body)
     reader.int32()
-    for _ in range(reader.int32()):
-        reader.fail_on(reader.int16(), reader.text())
+    answers = [(reader.int16(), reader.text()) for _ in range(reader.int32())]
+    if len(answers) != len(rows):
+        raise Unavailable("the broker answers for other rows than were asked for")
+    return {str(row): message or f"error {error}" for row, (error, message) in zip(rows, answers, strict=True) if error}
+
+
+def delete_acls_request(rows: Sequence[AclRow]) -> bytes:
+    """Return the body that removes exactly `rows`."""
+    return create_acls_request(rows)
+
+
+def delete_all_acls_request(principal: str) -> bytes:
+    """Return the body that removes whatever rows `principal` (with its `User:`) has."""
+    return struct.pack(">i", 1) + _every_row_of(principal)
+
+
+def delete_acls_answer(body: bytes, items: Sequence[object]) -> dict[str, str]:
+    """Return those of `items` whose rows were not, or not all, removed, each with the broker's reason."""
+    reader = _Reader(body)
+    reader.int32()
+    refused: dict[str, str] = {}
+    count = reader.int32()
+    if count != len(items):
+        raise Unavailable("the broker answers for other rows than were asked for")
+    for item in items:
+        error, message = reader.int16(), reader.text()
         for _ in range(reader.int32()):
-            reader.text()
-            reader.text()
+            of_row, why = reader.int16(), reader.text()
+            reader.int8(), reader.text(), reader.int8(), reader.text(), reader.text(), reader.int8(), reader.int8()
+            error, message = error or of_row, message or why
+        if error:
+            refused[str(item)] = message or f"error {error}"
+    return refused
+
+
+def describe_configs_request(topics: Collection[str]) -> bytes:
+    """Return the body that asks for every setting of `topics`."""
+    resources = b"".join(struct.pack(">b", _TOPIC) + _text(name) + struct.pack(">i", -1) for name in topics)
+    return struct.pack(">i", len(topics)) + resources + struct.pack(">?", False)
+
+
+def describe_configs_answer(body: bytes) -> dict[str, dict[str, str]]:
+    """Return topic -> what was set on it, defaults left out; a topic that is not there is left out too.
+
+    Raises `Unavailable` with the broker's error.
+    """
+    reader = _Reader(body)
+    reader.int32()
+    found: dict[str, dict[str, str]] = {}
+    for _ in range(reader.int32()):
+        error, message = reader.int16(), reader.text()
+        reader.int8()
+        name = reader.text() or ""
+        if error != _UNKNOWN_TOPIC:
+            reader.fail_on(error, message)
+            found[name] = {}
+        for _ in range(reader.int32()):
+            key, value = reader.text() or "", reader.text()
+            reader.int8()  # whether it can be changed
+            source = reader.int8()
+            reader.int8()  # whether it is a secret
+            for _ in range(reader.int32()):
+                reader.text(), reader.text(), reader.int8()
+            if source == _SET_ON_TOPIC and value is not None:
+                found[name][key] = value
+    return found
+
+
+def alter_quotas_request(changes: Mapping[str, Mapping[str, float | None]]) -> bytes:
+    """Return the body that sets quotas of users (without `User:`): user -> quota -> value, None to remove it."""
+    entries = []
+    for user, values in changes.items():
+        entity = struct.pack(">i", 1) + _text("user") + _text(user)
+        operations = [_text(key) + struct.pack(">d?", value or 0.0, value is None) for key, value in values.items()]
+        entries.append(entity + struct.pack(">i", len(operations)) + b"".join(operations))
+    return struct.pack(">i", len(entries)) + b"".join(entries) + struct.pack(">?", False)
+
+
+def alter_quotas_answer(body: bytes) -> dict[str, str]:
+    """Return the users whose quotas were refused, each with the broker's reason; all others' were altered."""
+    reader = _Reader(body)
+    reader.int32()
+    refused: dict[str, str] = {}
+    for _ in range(reader.int32()):
+        error, message = reader.int16(), reader.text()
+        names = [(reader.text(), reader.text()) for _ in range(reader.int32())]
+        if error:
+            refused[dict(names).get("user") or ""] = message or f"error {error}"
+    return refused
 
 
 def describe_quotas_request(user: str | None) -> bytes:
@@ -118,6 +233,15 @@ def exchange(
     except OSError as error:
         raise Unavailable(f"the broker at {host}:{port} does not answer", reason=str(error)) from error
     return answers
+
+
+def _row(row: AclRow) -> bytes:
+    resource = struct.pack(">b", row.resource) + _text(row.name) + struct.pack(">b", row.pattern)
+    return resource + _text(row.principal) + _text(row.host) + struct.pack(">bb", row.operation, row.permission)
+
+
+def _every_row_of(principal: str | None) -> bytes:
+    return struct.pack(">b", ANY) + _text(None) + struct.pack(">b", ANY) + _text(principal) + _text(None) + struct.pack(">bb", ANY, ANY)
 
 
 def _exactly(connection: ssl.SSLSocket, length: int) -> bytes:

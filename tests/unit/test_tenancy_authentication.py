@@ -471,7 +471,7 @@ def test_refused_step_leaves_no_entry_and_no_certificate(house: House) -> None:
         house.authentication.enrol_certificate(token, csr())
     with house.repository.transaction() as tenancy_:
         assert tenancy_.last_audit_sequence() == before
-        assert tenancy_.credentials.last_certificate_ends(Holder(ICU, MemberName("data-scientist"), 1)) is None
+        assert not tenancy_.credentials.holders_at(NOW)
 
 
 def test_a_feature_groups_topic_is_deleted_by_the_feature_store_alone(house: House) -> None:

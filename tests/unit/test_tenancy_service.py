@@ -52,6 +52,7 @@ class Memory:
     def __init__(self) -> None:
         self.kept: dict[str, TopicState] = {}
         self.refused: set[str] = set()
+        self.rates: dict[str, dict[str, float]] = {}
         self.meanwhile: Callable[[], None] = lambda: None
         self.late = 0.0
         self._changes: list[tuple[float, bool, frozenset[AclRow]]] = []
@@ -106,6 +107,14 @@ class Memory:
 
     def delete_acls(self, rows: Collection[AclRow]) -> None:
         self._change(rows, added=False)
+
+    def quotas_at(self, _: tuple[str, int], principals: Collection[str | None] = (None,)) -> dict[str, dict[str, float]]:
+        return {name: values for name, values in self.rates.items() if values and (None in principals or name in principals)}
+
+    def alter_quotas(self, changes: Mapping[str, Mapping[str, float | None]]) -> None:
+        for name, values in changes.items():
+            known = {**self.rates.get(name, {}), **values}
+            self.rates[name] = {key: value for key, value in known.items() if value is not None}
 
     def _change(self, rows: Collection[AclRow], *, added: bool) -> None:
         with self._lock:

@@ -15,8 +15,37 @@ def text(value: str) -> bytes:
 
 def test_quota_request_names_user_key_and_value() -> None:
     expected = struct.pack(">i", 1) + struct.pack(">i", 1) + text("user") + text("icu__anna")
-    expected += struct.pack(">i", 1) + text("consumer_byte_rate") + struct.pack(">d??", 1.0, False, False)
-    assert wire.alter_quota_request("icu__anna", "consumer_byte_rate", 1.0) == expected
+    expected += struct.pack(">i", 2) + text("consumer_byte_rate") + struct.pack(">d?", 1.0, False)
+    expected += text("producer_byte_rate") + struct.pack(">d?", 0.0, True) + struct.pack(">?", False)
+    changes = {"icu__anna": {"consumer_byte_rate": 1.0, "producer_byte_rate": None}}
+    assert wire.alter_quotas_request(changes) == expected
+
+
+def test_only_the_refused_ones_of_a_change_of_quotas_are_named() -> None:
+    def answer(error: int, message: str, user: str) -> bytes:
+        return struct.pack(">h", error) + text(message) + struct.pack(">i", 1) + text("user") + text(user)
+
+    body = struct.pack(">ii", 0, 2) + answer(0, "", "icu__anna") + answer(42, "no such quota", "icu__bert")
+    assert wire.alter_quotas_answer(body) == {"icu__bert": "no such quota"}
+
+
+def test_only_the_refused_ones_of_new_rows_are_named() -> None:
+    rows = [AclRow(2, "icu.ecg", 3, "User:icu__anna", "*", 4, 3), AclRow(2, "icu.", 4, "anna", "*", 3, 3)]
+    body = struct.pack(">iihh", 0, 2, 0, -1) + struct.pack(">h", 42) + text("no principal")
+    assert wire.create_acls_answer(body, rows) == {"read on topic icu. and all that begin so for anna": "no principal"}
+    with pytest.raises(Unavailable, match="other rows"):
+        wire.create_acls_answer(body, rows[:1])
+
+
+def test_settings_of_an_answer_are_those_set_on_the_topic() -> None:
+    def entry(key: str, value: str, source: int) -> bytes:
+        return text(key) + text(value) + struct.pack(">bbbi", 0, source, 0, 0)
+
+    there = (
+        struct.pack(">hhb", 0, -1, 2) + text("icu.ecg") + struct.pack(">i", 2) + entry("retention.ms", "5", 1) + entry("segment.ms", "9", 5)
+    )
+    gone = struct.pack(">hhb", 3, -1, 2) + text("icu.gone") + struct.pack(">i", 0)
+    assert wire.describe_configs_answer(struct.pack(">ii", 0, 2) + there + gone) == {"icu.ecg": {"retention.ms": "5"}}
 
 
 def test_rows_of_an_answer_are_read_whole() -> None:
