@@ -115,7 +115,7 @@ appender.authorizer.name=authorizer
 appender.authorizer.fileName={authorizer}
 appender.authorizer.filePattern={authorizer}.%i
 appender.authorizer.filter.own.type=RegexFilter
-appender.authorizer.filter.own.regex=^Principal = User:ws-[a-z0-9-]+ is Allowed .*
+appender.authorizer.filter.own.regex=^Principal = User:ws-[a-z0-9-]+ is Allowed operation = (?!(Alter|AlterConfigs|Create|Delete) ).*
 appender.authorizer.filter.own.onMatch=DENY
 appender.authorizer.filter.own.onMismatch=NEUTRAL
 appender.authorizer.layout.type=PatternLayout
@@ -126,7 +126,8 @@ appender.authorizer.policies.size.size=20MB
 appender.authorizer.strategy.type=DefaultRolloverStrategy
 appender.authorizer.strategy.max=8
 logger.authorizer.name=kafka.authorizer.logger
-# What is allowed too: the audit counts it by principal, resource and minute. Of the platform's own only refusals.
+# What is allowed too: the audit counts it by principal, resource and minute. Of the platform's own only refusals and what changes
+# the cluster, so that a change made by hand can be told from control's.
 logger.authorizer.level=DEBUG
 logger.authorizer.additivity=false
 logger.authorizer.appenderRef.authorizer.ref=authorizer

@@ -16,7 +16,7 @@ from wardstream.errors import InvalidName
 from wardstream.names import split_principal, split_topic
 
 # StandardAuthorizer's line; KIP-801.
-_LINE = re.compile(
+LINE = re.compile(
     r"Principal = User:(?P<principal>\S+) is (?P<decision>Allowed|Denied) operation = (?P<operation>\S+) from host = (?P<host>\S+) "
     r"on resource = (?P<resource>[A-Za-z]+):(?P<pattern>[A-Z]+):(?P<name>.*) for request = (?P<request>\S+) "
 )
@@ -40,7 +40,7 @@ def decision_of(line: bytes) -> BrokerDecision | None:
     """Return what a line of the log says, or None for any other line."""
     try:
         found = orjson.loads(line)
-        match = _LINE.match(found["message"])
+        match = LINE.match(found["message"])
         minute = str(found["time"])[:16]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None

@@ -7,7 +7,8 @@ import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library re-exports these without saying so
@@ -21,6 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library
 )
 
 from tenancy import wire
+from tenancy.own_calls import OwnCalls
 from tenancy.wire import AclRow
 from wardstream.errors import Invalid, Unavailable, WardstreamError
 from wardstream.kafka import admin, kafka_error
@@ -44,6 +46,7 @@ CONSUMER_BYTE_RATE = "consumer_byte_rate"
 # One byte a second: nothing would mean "no bound" to some versions, and one is as good.
 STOPPED = 1.0
 
+A = ParamSpec("A")
 K = TypeVar("K")
 P = TypeVar("P")
 T = TypeVar("T")
@@ -61,6 +64,17 @@ class TopicState:
     topic_id: str
 
 
+def _own(call: Callable[Concatenate[Broker, A], T]) -> Callable[Concatenate[Broker, A], T]:
+    """Let the time of `call` be known as one in which control itself changed something."""
+
+    @wraps(call)
+    def noted(broker: Broker, /, *arguments: A.args, **named: A.kwargs) -> T:
+        with broker.own_calls():
+            return call(broker, *arguments, **named)
+
+    return noted
+
+
 class Broker:
     """All brokers of the cluster, as ws-control on the INTERNAL listener. Thread-safe."""
 
@@ -70,6 +84,8 @@ class Broker:
         self._tls = ssl.create_default_context(cafile=str(settings.tls.ca_file))
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_3
         self._tls.load_cert_chain(settings.tls.certificate_file, settings.tls.key_file)
+        self.own_calls = OwnCalls()
+        """When this changed something at the brokers."""
 
     # Topics
 
@@ -118,6 +134,7 @@ class Broker:
                     raise kafka_error(error, f"describe topic {name}") from error
         return described
 
+    @_own
     def create_topics(self, topics: Iterable[tuple[str, int, Mapping[str, str]]]) -> None:
         """Create the topics (name, partitions, config) that are not there; one that is stays as it is."""
         wanted = [
@@ -134,11 +151,13 @@ class Broker:
         if failure is not None:
             raise failure
 
+    @_own
     def add_partitions(self, name: str, total: int) -> None:
         """Let the topic have `total` partitions, which must be more than it has."""
         futures = self._admin.create_partitions([NewPartitions(name, total)], operation_timeout=_SECONDS, request_timeout=_SECONDS)
         self._all("add partitions", futures)
 
+    @_own
     def alter_config(self, name: str, set_to: Mapping[str, str], remove: Collection[str]) -> None:
         """Set and unset values of a topic's configuration, leaving the others."""
         entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in set_to.items()]
@@ -146,6 +165,7 @@ class Broker:
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         self._all("alter topics", self._admin.incremental_alter_configs([resource], request_timeout=_SECONDS))
 
+    @_own
     def delete_topics(self, names: Collection[str]) -> None:
         """Delete topics; one that is not there is as good as deleted."""
         for part in _parts(sorted(names), _TOPICS_PER_CALL):
@@ -163,6 +183,7 @@ class Broker:
         answers = wire.exchange(address, self._tls, wire.DESCRIBE_ACLS, bodies, _SECONDS)
         return frozenset().union(*(wire.describe_acls_answer(answer) for answer in answers))
 
+    @_own
     def create_acls(self, rows: Collection[AclRow]) -> None:
         """Add rows; one that is there already changes nothing. Raises `Unavailable` naming those that the broker refuses, all others made."""
         refused: dict[str, str] = {}
@@ -171,6 +192,7 @@ class Broker:
             refused |= wire.create_acls_answer(answer, part)
         _raise_for("give rights", refused)
 
+    @_own
     def delete_acls(self, rows: Collection[AclRow]) -> None:
         """Remove exactly these rows. Raises `Unavailable` naming those that the broker refuses, all others removed."""
         refused: dict[str, str] = {}
@@ -179,6 +201,7 @@ class Broker:
             refused |= wire.delete_acls_answer(answer, part)
         _raise_for("take rights", refused)
 
+    @_own
     def delete_all_acls(self, principal: str) -> None:
         """Remove whatever rows `principal` (without `User:`) has, by one filter."""
         (answer,) = self._first_that_answers(wire.DELETE_ACLS, [wire.delete_all_acls_request(f"User:{principal}")])
@@ -190,6 +213,7 @@ class Broker:
         """Bound what a principal (without `User:`) may fetch, or lift the bound; any broker forwards this."""
         self.alter_quotas({principal: {CONSUMER_BYTE_RATE: bytes_a_second}})
 
+    @_own
     def alter_quotas(self, changes: Mapping[str, Mapping[str, float | None]]) -> None:
         """Set quotas of principals (without `User:`), None to remove one.
 

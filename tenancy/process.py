@@ -175,6 +175,7 @@ def build(
             verifier.void(void.project, void.member, (void.before or clock.now()).timestamp())
     broker = Broker(settings.kafka, replication_factor=settings.replication_factor)
     rights = threading.Lock()
+    authorizer_log = settings.home / "logs" / "kafka-authorizer.log"
     reconciler = Reconciler(
         repository=repository,
         broker=broker,
@@ -184,6 +185,7 @@ def build(
         clock=clock,
         settle_seconds=settings.settle_seconds,
         rights=rights,
+        authorizer_log=authorizer_log,
     )
     revoker = Revoker(
         repository=repository,
@@ -227,7 +229,7 @@ def build(
         chains=chains,
         repository=repository,
         key=keys.checkpoint_key,
-        authorizer_log=settings.home / "logs" / "kafka-authorizer.log",
+        authorizer_log=authorizer_log,
         mirror=AuditTopic(settings).append,
         clock=clock,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -11,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from tenancy.acls import MARKER, AclBinding, acl_bindings_for, platform_bindings
-from tenancy.audit import AuditEvent, Outcome
+from tenancy.authorizer_log import Place
 from tenancy.broker import CONSUMER_BYTE_RATE, STOPPED, Broker, TopicState
 from tenancy.credentials import Holder
 from tenancy.differences import Change, Difference, deletions_of, differences_of
+from tenancy.drift import Alteration, DriftLog, repairs
 from tenancy.model import Dataset, MemberState, ProjectState
 from tenancy.plan import (
     PLATFORM_TOPICS,
@@ -22,10 +24,8 @@ from tenancy.plan import (
     AlterConfig,
     CreateRows,
     CreateTopic,
-    DeleteRows,
     PutUsers,
     RemoveUsers,
-    RowChange,
     TopicSpec,
     internal_topic_spec,
     plan_quotas,
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 # The cluster whose list of rows has once held the marker.
 _MARKED = "cluster-with-marker"
+# How far the authorizer's log was read: inode and offset.
+_LOG_READ = "authorizer-log-read"
 _LOOK_AGAIN_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 # A broker on two cores makes some 300 topics a second.
@@ -109,7 +111,10 @@ class Reconciler:
         clock: Clock,
         settle_seconds: float,
         rights: threading.Lock,
+        authorizer_log: Path | None = None,
     ) -> None:
+        """`authorizer_log` is the brokers', which says who changed something past control."""
+        self._drift = DriftLog(authorizer_log, broker.own_calls) if authorizer_log is not None else None
         self._repository = repository
         self._broker = broker
         self._users = users
@@ -179,6 +184,7 @@ class Reconciler:
         attempt(lambda: self._put_all_users(changes))
         attempt(self._load_functions)
         found = (*differences_of(changes), *(deletions_of(going.topics) if rows else ()))
+        self._tell_drift(found, failures)
         return Reconciled(rows and quotas and not failures, time.monotonic() - start, found, tuple(failures))
 
     def differences(self) -> list[Difference]:
@@ -350,19 +356,12 @@ class Reconciler:
                         self._broker.delete_acls(change.rows)
                 except WardstreamError as error:
                     refused = refused or error
+        made += changes
         if changes:
-            self._tell_rows(project, changes)
+            logger.info("rows changed", extra={"rows": sum(len(change.rows) for change in changes), "project": project})
         if refused is not None:
             raise refused
-        made += changes
         return self._shown(project, asked, deadline, seen=not changes and len(addresses) == 1)
-
-    def _tell_rows(self, project: ProjectName | None, changes: Collection[RowChange]) -> None:
-        created = sum(len(change.rows) for change in changes if isinstance(change, CreateRows))
-        deleted = sum(len(change.rows) for change in changes if isinstance(change, DeleteRows))
-        logger.info("rows changed", extra={"acl_created": created, "acl_deleted": deleted, "project": project})
-        if project is None:
-            self._tell_drift(created, deleted)
 
     def _shown(self, project: ProjectName | None, asked: Collection[str | None], deadline: float, *, seen: bool) -> bool:
         while not seen:
@@ -401,10 +400,19 @@ class Reconciler:
         logger.info("first rows on this cluster", extra={"cluster": cluster})
         return True
 
-    def _tell_drift(self, created: int, deleted: int) -> None:
-        event = AuditEvent("ws-control", None, "acl.repair", "cluster", Outcome.ALLOWED, {"created": created, "deleted": deleted})
+    def _tell_drift(self, changes: Collection[Difference], failures: Collection[WardstreamError]) -> None:
+        """Keep in the audit what a run over everything put right, and who had altered it."""
+        place: Place | None = None
+        alterations: list[Alteration] = []
+        if self._drift is not None:
+            with self._repository.transaction() as tenancy:
+                known = json.loads(tenancy.fact(_LOG_READ) or "null")
+            place, alterations = self._drift.since(Place(*known) if known else None)
         with self._repository.transaction() as tenancy:
-            tenancy.audit(event, self._clock.now())
+            for event in repairs(changes, alterations, failures):
+                tenancy.audit(event, self._clock.now())
+            if place is not None:
+                tenancy.put_fact(_LOG_READ, json.dumps([place.inode, place.offset]))
 
     # Quotas
 
@@ -438,8 +446,8 @@ class Reconciler:
             wanted = self._wanted_quotas(project)
             asked: tuple[str | None, ...] = (None,) if project is None else tuple(sorted(wanted))
             changes = plan_quotas(wanted, self._broker.quotas_at(addresses[0], asked))
+            made += changes
             self._broker.alter_quotas({change.principal: change.values for change in changes})
-        made += changes
         if not changes and len(addresses) == 1:
             return True
         logger.info("quotas changed", extra={"principals": len(changes), "project": project})
@@ -470,6 +478,7 @@ class Reconciler:
     def _put_all_users(self, made: list[Change]) -> bool:
         refused: WardstreamError | None = None
         for change in plan_users(self._wanted_users(), self._users.found()):
+            made.append(change)
             try:
                 if isinstance(change, PutUsers):
                     self._users.put(change.users)
@@ -477,8 +486,6 @@ class Reconciler:
                     self._users.remove(change.names)
             except WardstreamError as error:
                 refused = refused or error
-            else:
-                made.append(change)
         if refused is not None:
             raise refused
         return True
