@@ -216,7 +216,7 @@ def run_command(home: Path, jars: Path, java: Path) -> list[str]:
         # What it says about single classes that cannot be archived.
         "-Xlog:cds*=error",
         "-Xms256m",
-        "-Xmx512m",
+        "-Xmx1g",
         "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
         # Java seals the broker's key in its memory with 10,000 rounds at each of a dozen uses, 2 s of processor time in a start,

@@ -161,6 +161,36 @@ def doctor(home: Home = _HOME, output: Format = Output.TABLE) -> None:
 
 
 @app.command()
+def reconcile(
+    home: Home = _HOME,
+    once: Annotated[bool, typer.Option("--once", help="now, and return; by itself the platform does it every minute")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="change nothing; the exit code is 3 when there is a difference")] = False,
+    output: Format = Output.TABLE,
+) -> None:
+    """Make topics, rights, quotas and users what the database says, and print what differed; control does it and holds the rights for it."""
+    with _errors():
+        if not once:
+            raise Invalid("the platform reconciles by itself every minute: say --once to have it done now")
+        found = Stack(home).reconcile(dry_run=dry_run)
+    differences, failed = found["differences"], found["failed"]
+    if output is Output.JSON:
+        _print_json(found)
+    else:
+        console = Console(highlight=False)
+        for each in differences:
+            detail = f" ({each['detail']})" if each["detail"] else ""
+            console.print(f"{each['change']:7}{each['kind']:11}{escape(each['subject'] + detail)}", soft_wrap=True)
+        for each in failed:
+            console.print(f"[red]failed[/]  {escape(each)}", soft_wrap=True)
+        if not differences:
+            console.print("Nothing differs")
+    if failed:
+        raise typer.Exit(1)
+    if dry_run and differences:
+        raise typer.Exit(3)
+
+
+@app.command()
 def env(home: Home = _HOME, output: Format = Output.TABLE) -> None:
     """Print where programs find the platform, as lines for a shell: eval "$(wardstream-server env)"."""
     with _errors():

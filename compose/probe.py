@@ -9,9 +9,11 @@ import ssl
 from functools import lru_cache
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
 
+from wardstream.errors import Unavailable, error_from
 from wardstream.kafka import admin
 from wardstream.settings import KafkaSettings, TlsSettings
 
@@ -55,6 +57,22 @@ def process(port: int, tls: TlsSettings) -> str | None:
         return "waits for " + "; ".join(f"{name}: {reason}" for name, reason in waiting.items())
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"answers {answer.status}"
+
+
+def ask(port: int, tls: TlsSettings, path: str, body: object, *, seconds: float) -> dict[str, Any]:
+    """Return what one of our processes answers to a POST; raises its error, or `Unavailable` when there is no answer in time."""
+    connection = HTTPSConnection("127.0.0.1", port, timeout=seconds, context=_context(tls))
+    try:
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        found: dict[str, Any] = json.loads(answer.read())
+    except (OSError, HTTPException, ValueError) as error:
+        raise Unavailable(f"it {_said(error)}") from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise error_from(answer.status, found.get("code"), str(found.get("message", f"it answers {answer.status}")))
+    return found
 
 
 def kafka(port: int, tls: TlsSettings) -> str | None:

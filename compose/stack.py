@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
-from compose import kafka, parts, ports, redis
+from compose import kafka, parts, ports, probe, redis
 from compose.parts import MARK, NAMES, Part
 from compose.ports import Ports
 from wardstream import processes
@@ -30,6 +31,8 @@ _STOP_SECONDS = 8.0
 # A first broker writes 60 MB of classes when it ends, which takes 2 s of processor time.
 _ARCHIVE_SECONDS = 25.0
 _LAST_LINES = 20
+# A hundred projects from scratch take two minutes.
+_RECONCILE_SECONDS = 600.0
 
 # Told what happens, for somebody who waits: the part, a sentence, the seconds since the command began.
 Report = Callable[[str, str, float], None]
@@ -93,6 +96,21 @@ class Stack:
             "SCHEMA_REGISTRY_URL": f"{url}/registry",
             "KAFKA_REST_URL": f"{url}/api/v1",
         }
+
+    def reconcile(self, *, dry_run: bool) -> dict[str, Any]:
+        """Let control make brokers and online store equal to its database, or say what it would change."""
+        try:
+            return probe.ask(
+                self.ports()["control"],
+                probe.launcher_tls(self.home),
+                "/internal/v1/reconcile",
+                {"dry_run": dry_run},
+                seconds=_RECONCILE_SECONDS,
+            )
+        except FileNotFoundError as error:
+            raise Unavailable(f"the stack in {self.home} was never started: run `wardstream-server up` first") from error
+        except Unavailable as error:
+            raise Unavailable(f"control cannot be asked, {error.message}: `wardstream-server status` says more") from error
 
     def login_link(self) -> str | None:
         """Return the address that opens the console's first page once, or None when there is none to give any more."""

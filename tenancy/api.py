@@ -3,7 +3,7 @@
 Another process that takes grants sets `app.state.verifier` (a `GrantVerifier`) and depends on `caller`.
 """
 
-from tenancy.routes import audit, credentials, projects, shares
+from tenancy.routes import audit, credentials, projects, quotas, reconcile, shares
 from tenancy.routes.chains import router as chains
 from tenancy.routes.context import bearer, caller, internal, platform, public, require_peer
 from tenancy.routes.voids import router as voids
@@ -18,6 +18,8 @@ __all__ = [
     "platform",
     "projects",
     "public",
+    "quotas",
+    "reconcile",
     "require_peer",
     "shares",
     "voids",

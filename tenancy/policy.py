@@ -19,6 +19,8 @@ class Action(StrEnum):
     PROJECT_ALTER = "project.alter"
     PROJECT_HAND_OVER = "project.hand-over"
     PROJECT_CLOSE = "project.close"
+    QUOTA_READ = "quota.read"
+    QUOTA_SET = "quota.set"
     ACTIVITY_READ = "activity.read"
     MEMBER_ADD = "member.add"
     MEMBER_ALTER = "member.alter"
@@ -76,6 +78,7 @@ _OBSERVER = (
         {
             Action.PROJECT_LIST,
             Action.PROJECT_DESCRIBE,
+            Action.QUOTA_READ,
             Action.ACTIVITY_READ,
             Action.MEMBER_LIST,
             Action.SHARE_LIST,
@@ -90,7 +93,7 @@ _OBSERVER = (
     | _DATA
 )
 _SCIENTIST = _OBSERVER | {Action.FEATURE_GROUP_CREATE, Action.PROCESSOR_DEPLOY, Action.PROGRAM_RUN, Action.MODEL_REGISTER}
-_OWNER = frozenset(Action) - {Action.PROJECT_CREATE, Action.RECORD_WRITE}
+_OWNER = frozenset(Action) - {Action.PROJECT_CREATE, Action.QUOTA_SET, Action.RECORD_WRITE}
 # A restricted member's programs are its own: what others' programs printed may be rows that it may not see.
 # Of the datasets that a restricted member was given, the tables alone: a topic has no columns that could be left out.
 _RESTRICTED = frozenset({Action.DATASET_LIST, Action.SCHEMA_READ, Action.ROW_READ, Action.ONLINE_READ})
@@ -105,7 +108,17 @@ _STAYS_INSIDE = "rows of a sandboxed project stay inside: run a program (`wardst
 
 # An administrator runs the platform and can never read patients' data, nor give that right to anybody in a project
 # that has an owner.
-_ADMINISTRATOR = frozenset({Action.PROJECT_CREATE, Action.PROJECT_LIST, Action.PROJECT_DESCRIBE, Action.MEMBER_LIST, Action.AUDIT_READ})
+_ADMINISTRATOR = frozenset(
+    {
+        Action.PROJECT_CREATE,
+        Action.PROJECT_LIST,
+        Action.PROJECT_DESCRIBE,
+        Action.QUOTA_READ,
+        Action.QUOTA_SET,
+        Action.MEMBER_LIST,
+        Action.AUDIT_READ,
+    }
+)
 
 
 def decide(principal: Principal, action: Action, dataset: Dataset | None = None, project: ProjectName | None = None) -> Decision:

@@ -24,6 +24,7 @@ from tenancy.first_start import open_database
 from tenancy.grants import EXECUTION_GRANT_LIFETIME, GrantSigner, GrantVerifier
 from tenancy.model import Door
 from tenancy.possession import Possession
+from tenancy.project_limits import ProjectLimits
 from tenancy.reconcile import Reconciler
 from tenancy.redis_users import OnlineStoreUsers
 from tenancy.repository import Repository
@@ -238,6 +239,8 @@ def build(
     app.state.clock = clock
     app.state.authentication = authentication
     app.state.service = service
+    app.state.reconciler = reconciler
+    app.state.limits = ProjectLimits(repository=repository, reconciler=reconciler, revoker=revoker, clock=clock)
     app.state.sharing = sharing
     app.state.trail = AuditTrail(repository=repository, chains=chains, auditor=auditor, public_key=keys.checkpoint_key.public_key())
     for router in (api.public, api.platform, api.internal):

@@ -8,8 +8,11 @@ import typer
 
 from wardstream.cli.context import OutputOption, ProjectOption, of
 from wardstream.cli.output import Output, say, show, show_one
+from wardstream.client.projects import Limit
+from wardstream.errors import Invalid
 
 app = typer.Typer(help="Create, alter and close projects.", no_args_is_help=True)
+quota = typer.Typer(help="What a project may have.", no_args_is_help=True)
 roles = typer.Typer(help="Roles of a project's own.", no_args_is_help=True)
 
 
@@ -73,6 +76,37 @@ def describe(context: typer.Context, project: ProjectOption = None, output: Outp
         },
         output,
     )
+
+
+@quota.command("show")
+def quota_show(context: typer.Context, project: ProjectOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Show each quota of a project and what is used of it."""
+    _show_limits(of(context).project(project).quota(), output)
+
+
+@quota.command("set")
+def quota_set(
+    context: typer.Context,
+    limits: Annotated[list[str], typer.Argument(help="name=value, such as topics=200; value none is no bound")],
+    project: ProjectOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Set quotas of a project (administrators); the others stay."""
+    _show_limits(of(context).project(project).set_quota(dict(_limit(each) for each in limits)), output)
+
+
+def _limit(text: str) -> tuple[str, int | None]:
+    name, _, value = text.partition("=")
+    if value == "none":
+        return name, None
+    if not (value.isascii() and value.isdigit()):
+        raise Invalid(f"{text[:60]!a} is no quota: right is name=value with a whole number, or name=none for no bound")
+    return name, int(value)
+
+
+def _show_limits(found: list[Limit], output: Output) -> None:
+    rows = [{"quota": each.name, "limit": "none" if each.limit is None else each.limit, "used": each.used} for each in found]
+    show(rows if output is Output.TABLE else [vars(each) for each in found], output, empty="no quotas")
 
 
 @app.command("alter")

@@ -33,6 +33,15 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """One quota of a project: `limit` None is no bound; `used` None is not known yet, or a rate that the broker enforces."""
+
+    name: str
+    limit: int | None
+    used: int | None
+
+
+@dataclass(frozen=True)
 class CustomRole:
     """A role of a project's own: `base` less the actions `without`."""
 
@@ -114,6 +123,14 @@ class Project:
     def kafka_configuration(self) -> dict[str, str]:
         """Return what a confluent-kafka client needs to reach the project's topics in the caller's name; see `kafka_configuration`."""
         return kafka_configuration(self._transport)
+
+    def quota(self) -> list[Limit]:
+        """Return what the project may have, and what is used of it."""
+        return [Limit(**found) for found in self._transport.json("GET", f"{self._path}/quota")]
+
+    def set_quota(self, limits: Mapping[str, int | None]) -> list[Limit]:
+        """Set quotas, None for no bound (administrators); the others stay. A limit of n lets n be there."""
+        return [Limit(**found) for found in self._transport.json("PATCH", f"{self._path}/quota", json={"limits": dict(limits)})]
 
     def members(self) -> list[Member]:
         """Return the members, removed ones included, by name."""
