@@ -115,7 +115,7 @@ appender.authorizer.name=authorizer
 appender.authorizer.fileName={authorizer}
 appender.authorizer.filePattern={authorizer}.%i
 appender.authorizer.filter.own.type=RegexFilter
-appender.authorizer.filter.own.regex=^Principal = User:ws-[a-z0-9-]+ is Allowed operation = (?!(Alter|AlterConfigs|Create|Delete) ).*
+appender.authorizer.filter.own.regex=^Principal = User:ws-[a-z0-9-]+ is Allowed operation = (?!(ALTER|ALTER_CONFIGS|CREATE|DELETE) ).*
 appender.authorizer.filter.own.onMatch=DENY
 appender.authorizer.filter.own.onMismatch=NEUTRAL
 appender.authorizer.layout.type=PatternLayout
@@ -216,7 +216,7 @@ def run_command(home: Path, jars: Path, java: Path) -> list[str]:
         # What it says about single classes that cannot be archived.
         "-Xlog:cds*=error",
         "-Xms256m",
-        "-Xmx1g",
+        "-Xmx512m",
         "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
         # Java seals the broker's key in its memory with 10,000 rounds at each of a dozen uses, 2 s of processor time in a start,

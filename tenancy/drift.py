@@ -57,7 +57,7 @@ def alteration_of(line: bytes) -> Alteration | None:
         at = datetime.fromisoformat(found["time"])
     except (ValueError, KeyError, TypeError):
         return None
-    if match is None or match["decision"] != "Allowed" or match["request"] not in _REQUESTS or match["operation"].startswith("Describe"):
+    if match is None or match["decision"] != "Allowed" or match["request"] not in _REQUESTS or match["operation"].startswith("DESCRIBE"):
         return None
     return Alteration(at, match["principal"], match["host"], match["request"], _REQUESTS[match["request"]])
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import pytest
 
@@ -215,12 +216,20 @@ def test_what_was_changed_by_hand_is_found_put_right_and_told_with_who_did_it(
     again = run_launcher(stack.home, "reconcile", "--once", "--dry-run")
     assert (again.returncode, again.stdout.strip()) == (0, "Nothing differs")
 
-    entries = [each for each in town.admin("GET", "/v1/audit?limit=1000") if each["action"] in ("right.repair", "quota.repair")]
-    (rights,) = [each for each in entries if f"delete {eve}" in each["details"]["what"]]
-    assert (rights["principal"], rights["details"]["create"], rights["details"]["delete"]) == ("ws-control", 1, 1)
-    assert {each.partition(" at ")[0] for each in rights["details"]["altered_by"]} == {"ws-broker-1 from 127.0.0.1"}
-    assert {each.rpartition(" (")[2] for each in rights["details"]["altered_by"]} == {"CreateAcls)", "DeleteAcls)"}
-    assert any("AlterClientQuotas" in each for entry in entries for each in entry["details"]["altered_by"])
+    (rights,) = _repairs(town, f"delete {eve}")
+    assert (rights["create"], rights["delete"]) == (1, 1)
+    assert {each.partition(" at ")[0] for each in rights["altered_by"]} == {"ws-broker-1 from 127.0.0.1"}
+    assert {each.rpartition(" (")[2] for each in rights["altered_by"]} == {"CreateAcls)", "DeleteAcls)"}
+    (quotas,) = _repairs(town, f"alter {town.name}__monitor: without producer_byte_rate")
+    assert any("ws-broker-1" in each and "AlterClientQuotas" in each for each in quotas["altered_by"])
+
+
+def _repairs(town: Town, what: str) -> list[dict[str, Any]]:
+    """Return what the audit says of the repairs that name `what`."""
+    found = town.admin("GET", "/v1/audit?limit=1000")
+    details = [each["details"] for each in found if each["action"].endswith(".repair") and each["principal"] == "ws-control"]
+    parsed = [json.loads(each) if isinstance(each, str) else each for each in details]
+    return [each for each in parsed if what in each["what"]]
 
 
 def test_what_is_done_by_hand_under_controls_own_name_is_told_from_what_control_does(
@@ -234,8 +243,8 @@ def test_what_is_done_by_hand_under_controls_own_name_is_told_from_what_control_
     broker.create_acls({eve})
     time.sleep(0.6)
     run_launcher(stack.home, "reconcile", "--once")
-    (entry,) = [each for each in town.admin("GET", "/v1/audit?limit=1000") if f"delete {eve}" in each["details"].get("what", [])]
-    assert [each.partition(" at ")[0] for each in entry["details"]["altered_by"]] == ["ws-control from 127.0.0.1"]
+    (entry,) = _repairs(town, f"delete {eve}")
+    assert [each.partition(" at ")[0] for each in entry["altered_by"]] == ["ws-control from 127.0.0.1"]
 
 
 def test_only_the_launcher_may_have_everything_reconciled(town: Town) -> None:
