@@ -1,8 +1,9 @@
 """A revocation's way through processes and broker, on a database of the test's own."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -15,7 +16,7 @@ from tenancy.authority.issuer import new_key
 from tenancy.broker import Broker
 from tenancy.grants import GrantVerifier
 from tenancy.model import Member, MemberState, Project, Role
-from tenancy.repository import Repository, Revocation, Step
+from tenancy.repository import Repository, Revocation, Step, Transaction
 from tenancy.revocation import Peers, Revoker
 from tests.support.waiting import eventually
 from wardstream.clock import ManualClock
@@ -134,3 +135,97 @@ def test_what_a_process_acknowledged_while_the_broker_was_slow_is_not_written_ba
         go_on.set()
         assert all(run.result(10).settled for run in runs)
     assert case.outside.happened == ["told", "broker", "told"]
+
+
+# Killed between any two steps
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of its own may catch it."""
+
+
+class Remembering(Outside):
+    """Broker and processes that keep what was done to them, also over the end of the process that did it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate: float | None = None
+        self.rows = frozenset({"read on topic icu-west."})
+        self.step: Callable[[], None] = lambda: None
+
+    def tell(self, revocation: Revocation) -> frozenset[str]:
+        self.step()
+        return revocation.peers
+
+    def set_consumer_rate(self, principal: str, bytes_a_second: float | None) -> None:
+        self.step()
+        self.rate = bytes_a_second
+
+    def delete_all_acls(self, principal: str) -> None:
+        self.step()
+        self.rows = frozenset()
+
+    def everywhere(self, question: Callable[[tuple[str, int]], frozenset[str]]) -> list[frozenset[str]]:
+        self.step()
+        return [self.rows]
+
+
+class StepByStep(Repository):
+    """Ends the process before a transaction or after it was committed, when it is its turn."""
+
+    step: Callable[[], None] = staticmethod(lambda: None)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        self.step()
+        with super().transaction() as tenancy_:
+            yield tenancy_
+        self.step()
+
+
+# Before and after each transaction, and before each call outside; the last is behind the end.
+@pytest.mark.parametrize("steps", range(24))
+def test_a_revocation_that_was_killed_anywhere_is_finished_in_its_order(tmp_path: Path, steps: int) -> None:
+    case = Case(tmp_path)
+    outside, repository = Remembering(), StepByStep(case.repository._engine)
+    left = iter(range(steps))
+
+    def step() -> None:
+        if next(left, None) is None:
+            raise Killed
+
+    def revoker() -> Revoker:
+        return Revoker(
+            repository=repository,
+            broker=cast(Broker, outside),
+            peers=cast(Peers, outside),
+            verifier=GrantVerifier(new_key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), ManualClock(NOW)),
+            clock=ManualClock(NOW),
+            settle_seconds=1,
+            rights=threading.Lock(),
+        )
+
+    def generation() -> int:
+        with case.repository.transaction() as tenancy_:
+            found = tenancy_.member(ICU, ANNA)
+        assert found is not None
+        return found.generation
+
+    outside.step = repository.step = step
+    with suppress(Killed):
+        revoker().resume()
+    # What is held back in a broker is emptied before rows go, and nobody gets the name before they are gone.
+    assert outside.rows or outside.rate == 1.0
+    assert generation() == 1 or not outside.rows
+    outside.step = repository.step = lambda: None
+    assert revoker().resume() == 0
+    assert (outside.rate, outside.rows, generation(), case.kept()) == (1.0, frozenset(), 2, (Step.DONE, frozenset()))
+
+
+def test_every_step_of_a_revocation_is_among_those_that_a_kill_is_tried_at(tmp_path: Path) -> None:
+    case, done = Case(tmp_path), list[int]()
+    outside, repository = Remembering(), StepByStep(case.repository._engine)
+    outside.step = repository.step = lambda: done.append(1)
+    case.revoker._broker, case.revoker._peers, case.revoker._repository = cast(Broker, outside), cast(Peers, outside), repository
+    case.revoker.resume()
+    assert 10 < len(done) < 24
