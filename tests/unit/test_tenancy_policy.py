@@ -101,6 +101,8 @@ def test_service_reads_and_writes_what_its_lists_name() -> None:
 def test_administrator_makes_projects_and_never_sees_data() -> None:
     allowed = {action for action in Action if decide(administrator(), action, project=ICU).allowed}
     assert allowed == {
+        Action.QUOTA_READ,
+        Action.QUOTA_SET,
         Action.PROJECT_CREATE,
         Action.PROJECT_LIST,
         Action.PROJECT_DESCRIBE,
