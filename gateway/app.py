@@ -21,6 +21,7 @@ from gateway.rows import RowWriter
 from gateway.upstream import Upstream
 from tenancy.access import AccessJournal
 from tenancy.api import chains, voids
+from tenancy.routes.people import SOURCE_HEADER
 from wardstream.server import ReadyCheck, application
 
 # Of a process, not of the doors.
@@ -69,8 +70,11 @@ def build(
 
 def _passed_on(upstream: Upstream, callers: Callers, *, with_grant: bool) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        grant = (await callers.caller(request)).grant if with_grant else None
-        return await upstream.forward(request, grant, below="/api")
+        if with_grant:
+            return await upstream.forward(request, (await callers.caller(request)).grant, below="/api")
+        # Where it comes from, so that guessing is held up there.
+        where = request.client.host if request.client is not None else ""
+        return await upstream.forward(request, None, below="/api", more={SOURCE_HEADER: where})
 
     return endpoint
 

@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import Request
 
 from gateway.upstream import Upstream
+from tenancy.credentials import SecretKind
 from tenancy.grants import GrantVerifier, StaleGrant
 from tenancy.model import Door, Principal
+from tenancy.routes.people import SOURCE_HEADER
 from wardstream.client.proof import fingerprint
 from wardstream.errors import Unauthenticated
 from wardstream.server import client_certificate
@@ -120,6 +122,13 @@ class Callers:
         )
         return str(answer["session"])
 
+    async def log_in(self, name: str, password: str, code: str, project: str | None, source: str) -> str:
+        """Return a session for name, password and code; raises `Unauthenticated`, `Conflict`, `LimitExceeded`, `NotFound`."""
+        body = {"name": name, "password": password, "code": code, "project": project or None}
+        headers = {SOURCE_HEADER: source}
+        answer: Any = await self._control.json("POST", "/v1/login/password", json=body, headers=headers)
+        return str(answer["session"])
+
     async def end_session(self, session: str) -> None:
         """End a session; one that is not there has ended."""
         await self._control.json("POST", "/internal/v1/sessions/end", json={"session": session})
@@ -153,7 +162,8 @@ class Callers:
                 )
             return {"door_token": {"token": shown, "certificate_sha256": fingerprint(certificate.public_bytes(Encoding.DER))}}
         if shown:
-            return {"api_key": shown}
+            # A session that `wardstream login` keeps in a file comes as a key does.
+            return {"session" if shown.startswith(f"{SecretKind.SESSION}_") else "api_key": shown}
         if session := request.cookies.get(SESSION_COOKIE):
             return {"session": session}
         raise Unauthenticated("log in: an API key as `Authorization: Bearer <key>`, or as the password of basic authentication")

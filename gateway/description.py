@@ -10,8 +10,8 @@ from fastapi.openapi.utils import get_openapi
 
 from gateway.routes import door_tokens, features, platform, topics
 
-# Who holds an enrolment token has no other proof yet.
-WITHOUT_GRANT = "/v1/enrolments/"
+# Who holds an enrolment token, or logs in, has no other proof yet.
+WITHOUT_GRANT = ("/v1/enrolments/", "/v1/login/")
 
 # Here the certificate is the whole of what is shown yet.
 DOOR_PROOF = ("/api/v1/door-challenges", "/api/v1/door-tokens")
@@ -66,7 +66,7 @@ def describe(behind: Sequence[APIRouter]) -> dict[str, Any]:
             responses = operations[method]["responses"]
             responses.pop("422", None)
             responses["default"] = _ERROR_ANSWER
-            if path.startswith(f"/api{WITHOUT_GRANT}"):
+            if path.removeprefix("/api").startswith(WITHOUT_GRANT):
                 operations[method]["security"] = []
     whole["components"]["securitySchemes"] = {
         "apiKey": {"type": "http", "scheme": "bearer", "description": "an API key"},

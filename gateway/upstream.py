@@ -53,7 +53,7 @@ class Upstream:
             raise error_from(response.status_code, found.get("code"), str(found.get("message", "")))
         return body
 
-    async def forward(self, request: Request, grant: str | None, *, below: str = "") -> Response:
+    async def forward(self, request: Request, grant: str | None, *, below: str = "", more: Mapping[str, str] | None = None) -> Response:
         """Pass the request and its answer on, both as streams, to the same path without `below` in front.
 
         The process behind reads the very path that was matched here: it goes on as it came, percent signs included, and one
@@ -64,6 +64,7 @@ class Upstream:
         path = request.scope["raw_path"].decode("ascii").removeprefix(below)
         query = request.scope["query_string"].decode("ascii")
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers} | _bearer(grant) | _request()
+        headers |= more or {}
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         if "content-length" in request.headers:
             headers["content-length"] = request.headers["content-length"]

@@ -3,7 +3,7 @@
 Another process that takes grants sets `app.state.verifier` (a `GrantVerifier`) and depends on `caller`.
 """
 
-from tenancy.routes import audit, credentials, projects, quotas, reconcile, shares
+from tenancy.routes import audit, credentials, people, projects, quotas, reconcile, shares
 from tenancy.routes.chains import router as chains
 from tenancy.routes.context import bearer, caller, internal, platform, public, require_peer
 from tenancy.routes.voids import router as voids
@@ -15,6 +15,7 @@ __all__ = [
     "chains",
     "credentials",
     "internal",
+    "people",
     "platform",
     "projects",
     "public",

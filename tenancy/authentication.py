@@ -17,7 +17,7 @@ from tenancy.authority.profile import ACTING, DEVICE, EXECUTION, OWNER, SERVICE,
 from tenancy.credentials import Holder, Secret, SecretKind, StoredCertificate, StoredSecret, new_secret, parse_secret
 from tenancy.grants import EXECUTION_GRANT_LIFETIME, GrantSigner, GrantVerifier
 from tenancy.model import MATERIALISER, Door, Member, MemberState, Principal, PrincipalKind, Project, Role, administrator, principal_for
-from tenancy.policy import Action, decide, require
+from tenancy.policy import Action, decide, outside_scopes, require
 from tenancy.possession import Challenge, DoorToken, Possession, ShownToken
 from tenancy.repository import Repository, Transaction
 from wardstream.clock import Clock
@@ -27,7 +27,9 @@ from wardstream.names import MemberName, ProjectName
 logger = logging.getLogger(__name__)
 
 ENROLMENT_LIFETIME = timedelta(hours=24)
+# NIST SP 800-63B section 4.3.3: at the third level 12 hours, and 15 minutes without use.
 SESSION_LIFETIME = timedelta(hours=12)
+SESSION_IDLE = timedelta(minutes=15)
 
 _LONGEST_CERTIFICATE_BYTES = 16 * 1024
 
@@ -100,11 +102,17 @@ class Authentication:
             if proof.door_token is not None:
                 principal = self._by_door_token(tenancy, proof.door_token, door)
             else:
-                holder = self._by_secret(tenancy, proof, door, now)
-                principal = self._principal(tenancy, holder, door)
+                shown = self._by_secret(tenancy, proof, door, now)
+                principal = self._principal(tenancy, shown.holder, door)
+                if shown.person is not None:
+                    principal = replace(principal, person=shown.person)
+                if shown.scopes is not None:
+                    principal = replace(principal, without=principal.without | outside_scopes(shown.scopes))
                 if proof.link is not None or (open_session and proof.api_key is not None):
+                    if shown.scopes is not None:
+                        raise Denied("a key with scopes opens no session: use it as it is")
                     opened = new_secret(SecretKind.SESSION)
-                    tenancy.credentials.add_session(opened, holder, now + SESSION_LIFETIME)
+                    tenancy.credentials.add_session(opened, shown.holder, now + SESSION_LIFETIME, at=now, person=shown.person)
                     session = opened.text
                     tenancy.audit(_event(principal, "session.open", principal.name, by="link" if proof.link is not None else "key"), now)
             if project is not None and principal.project not in (None, project):
@@ -134,28 +142,38 @@ class Authentication:
             if stored is not None and secret.proves(stored.secret_hash):
                 tenancy.credentials.end_session(secret.id)
 
-    def _by_secret(self, tenancy: Transaction, proof: Proof, door: Door, now: datetime) -> Holder:
+    def _by_secret(self, tenancy: Transaction, proof: Proof, door: Door, now: datetime) -> StoredSecret:
         if door is Door.INSIDE:
             raise Unauthenticated("the inside door is for programs, which show the certificate of their execution")
         credentials = tenancy.credentials
         if proof.api_key is not None:
             secret = parse_secret(proof.api_key, SecretKind.API_KEY)
-            return _proven(
-                secret,
-                credentials.api_key(secret.id) if secret else None,
-                now,
-                "the API key is not valid: ask a data owner for a new token",
-            )
+            invalid = "the API key is not valid: ask a data owner for a new token"
+            shown = _proven(secret, credentials.api_key(secret.id) if secret else None, now, invalid)
+            if shown.person is not None and shown.holder.project is None:
+                owner = tenancy.accounts.person(shown.person)
+                if owner is None or owner.disabled or not owner.administrator:
+                    raise Unauthenticated(invalid)
+            return shown
         if proof.session is not None:
             secret = parse_secret(proof.session, SecretKind.SESSION)
-            return _proven(secret, credentials.session(secret.id) if secret else None, now, "the session is over: log in again")
+            over = "the session is over: log in again"
+            shown = _proven(secret, credentials.session(secret.id) if secret else None, now, over)
+            if secret is None or (shown.seen_at is not None and now - shown.seen_at > SESSION_IDLE):
+                raise Unauthenticated(over)
+            if shown.person is not None:
+                person = tenancy.accounts.person(shown.person)
+                if person is None or person.disabled or (shown.holder.project is None and not person.administrator):
+                    raise Unauthenticated(over)
+            credentials.see_session(secret.id, now)
+            return shown
         if proof.link is not None:
             secret = parse_secret(proof.link, SecretKind.LOGIN_LINK)
             spent = "this link was used already or is too old: log in with an API key, or restart the platform for a new link"
-            holder = _proven(secret, credentials.login_link(secret.id) if secret else None, now, spent)
+            shown = _proven(secret, credentials.login_link(secret.id) if secret else None, now, spent)
             if secret is None or not credentials.use_login_link(secret.id, now):
                 raise Unauthenticated(spent)
-            return holder
+            return shown
         raise Unauthenticated("no proof was shown: an API key, a certificate, a session or a link")
 
     def _shown(self, tenancy: Transaction, pem: str, door: Door) -> x509.Certificate:
@@ -186,13 +204,24 @@ class Authentication:
             raise refused
         return stored.holder
 
+    def principal_of(self, tenancy: Transaction, holder: Holder) -> Principal:
+        """Return whom a credential of `holder` stands for at the outside door; raises `Unauthenticated` where that has ended."""
+        return self._principal(tenancy, holder, Door.OUTSIDE)
+
     def _principal(self, tenancy: Transaction, holder: Holder, door: Door) -> Principal:
         if holder.project is None or holder.member is None:
             return administrator(door)
         project, member = tenancy.project(holder.project), tenancy.member(holder.project, holder.member)
         if project is None or member is None or member.state is not MemberState.ACTIVE or member.generation != holder.generation:
             raise Unauthenticated("this proof belongs to a membership that has ended: ask a data owner for a new token")
+        self._require_open(tenancy, member)
         return principal_for(member, project, door, shared=tenancy.shares.opened_to(project.name, self._clock.now()))
+
+    def _require_open(self, tenancy: Transaction, member: Member) -> None:
+        if member.person is not None:
+            person = tenancy.accounts.person(member.person)
+            if person is not None and person.disabled:
+                raise Unauthenticated("the account of this member is closed: ask an administrator")
 
     # Enrolment
 
@@ -257,6 +286,7 @@ class Authentication:
         project, member = _active(tenancy, holder.project, holder.member)
         if member.generation != holder.generation:
             raise Unauthenticated("the enrolment token belongs to an earlier membership: ask a data owner for a new one")
+        self._require_open(tenancy, member)
         return project, member
 
     # Certificates inside
@@ -340,13 +370,13 @@ class Authentication:
         return Enrolled(issued.chain, self._issuer.root, member.principal_name, issued.not_after)
 
 
-def _proven(secret: Secret | None, stored: StoredSecret | None, now: datetime, refusal: str) -> Holder:
-    """Return whose secret it is; one answer for unknown, wrong, ended and expired ones, since a guess shall learn nothing."""
+def _proven(secret: Secret | None, stored: StoredSecret | None, now: datetime, refusal: str) -> StoredSecret:
+    """Return what is kept of the secret, if this is it; one answer for unknown, wrong, ended and expired ones, since a guess shall learn nothing."""
     if secret is None or stored is None or not secret.proves(stored.secret_hash) or stored.ended_at is not None:
         raise Unauthenticated(refusal)
     if stored.expires_at is not None and now >= stored.expires_at:
         raise Unauthenticated(refusal)
-    return stored.holder
+    return stored
 
 
 def _active(tenancy: Transaction, project: ProjectName, name: MemberName) -> tuple[Project, Member]:

@@ -88,6 +88,33 @@ class StoredSecret:
     expires_at: datetime | None
     ended_at: datetime | None
     """When it was used up or revoked."""
+    person: str | None = None
+    scopes: frozenset[str] | None = None
+    """Of an API key: None stands for everything that its holder may do."""
+    seen_at: datetime | None = None
+    """Of a session: when it was last used, to some minutes."""
+
+
+@dataclass(frozen=True)
+class KeyState:
+    """An API key as its owner sees it."""
+
+    id: str
+    label: str | None
+    scopes: frozenset[str] | None
+    created_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """A session as its owner sees it."""
+
+    id: str
+    opened_at: datetime | None
+    seen_at: datetime | None
+    expires_at: datetime
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -108,14 +135,51 @@ class Credentials:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add_api_key(self, secret: Secret, holder: Holder, at: datetime) -> None:
+    def add_api_key(
+        self,
+        secret: Secret,
+        holder: Holder,
+        at: datetime,
+        *,
+        label: str | None = None,
+        scopes: frozenset[str] | None = None,
+        expires_at: datetime | None = None,
+        person: str | None = None,
+    ) -> None:
         """Keep a key."""
-        self._connection.execute(insert(tables.api_keys).values(id=secret.id, secret_hash=secret.hash, created_at=at, **vars(holder)))
+        values = {"label": label, "scopes": sorted(scopes) if scopes is not None else None, "expires_at": expires_at, "person": person}
+        self._connection.execute(
+            insert(tables.api_keys).values(id=secret.id, secret_hash=secret.hash, created_at=at, **vars(holder), **values)
+        )
+
+    def api_keys(self, holder: Holder, person: str | None, now: datetime) -> list[KeyState]:
+        """Return the keys of a member, or of an administrator, that still open something; the oldest first."""
+        table = tables.api_keys
+        query = select(table).where(
+            table.c.project.is_not_distinct_from(holder.project),
+            table.c.member.is_not_distinct_from(holder.member),
+            table.c.revoked_at.is_(None),
+        )
+        if holder.project is None:
+            query = query.where(table.c.person == person)
+        return [
+            KeyState(row.id, row.label, frozenset(row.scopes) if row.scopes is not None else None, row.created_at, row.expires_at)
+            for row in self._connection.execute(query.order_by(table.c.created_at))
+            if row.expires_at is None or row.expires_at > now
+        ]
+
+    def revoke_api_key(self, key_id: str, at: datetime) -> None:
+        """Make one key worthless."""
+        table = tables.api_keys
+        self._connection.execute(update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=at))
 
     def api_key(self, key_id: str) -> StoredSecret | None:
         """Return the key, also a revoked one, or None."""
         row = self._connection.execute(select(tables.api_keys).where(tables.api_keys.c.id == key_id)).one_or_none()
-        return None if row is None else StoredSecret(_holder(row), row.secret_hash, None, row.revoked_at)
+        if row is None:
+            return None
+        scopes = frozenset(row.scopes) if row.scopes is not None else None
+        return StoredSecret(_holder(row), row.secret_hash, row.expires_at, row.revoked_at, person=row.person, scopes=scopes)
 
     def revoke_administrator_keys(self, at: datetime) -> None:
         """Make every administrator's key worthless, and end the sessions that were opened with one or by link."""
@@ -150,16 +214,53 @@ class Credentials:
         """Mark the link used; False where somebody else was first."""
         return self._use(tables.login_links, link_id, at)
 
-    def add_session(self, secret: Secret, holder: Holder, expires_at: datetime) -> None:
-        """Keep a session."""
+    def add_session(
+        self, secret: Secret, holder: Holder, expires_at: datetime, *, at: datetime, person: str | None = None, source: str | None = None
+    ) -> None:
+        """Keep a session; `source` is where it was opened from, for its owner to recognise."""
+        values = {"person": person, "opened_at": at, "seen_at": at, "source": source}
         self._connection.execute(
-            insert(tables.sessions).values(id=secret.id, secret_hash=secret.hash, expires_at=expires_at, **vars(holder))
+            insert(tables.sessions).values(id=secret.id, secret_hash=secret.hash, expires_at=expires_at, **vars(holder), **values)
         )
+
+    def see_session(self, session_id: str, at: datetime) -> None:
+        """Note that a session is in use."""
+        table = tables.sessions
+        self._connection.execute(update(table).where(table.c.id == session_id).values(seen_at=at))
+
+    def sessions(self, holder: Holder, person: str | None, now: datetime) -> list[SessionState]:
+        """Return the sessions of an account, or, without one, of a membership; the oldest first."""
+        table = tables.sessions
+        mine = (
+            table.c.person == person
+            if person is not None
+            else (table.c.project.is_not_distinct_from(holder.project) & table.c.member.is_not_distinct_from(holder.member))
+        )
+        query = select(table).where(mine, table.c.expires_at > now).order_by(table.c.opened_at)
+        return [SessionState(row.id, row.opened_at, row.seen_at, row.expires_at, row.source) for row in self._connection.execute(query)]
+
+    def end_sessions_of(self, person: str, *, but: str | None = None) -> None:
+        """End every session of an account, but perhaps one."""
+        table = tables.sessions
+        self._connection.execute(delete(table).where(table.c.person == person, table.c.id.is_distinct_from(but)))
+
+    def people_with_sessions(self, now: datetime) -> frozenset[str]:
+        """Return the accounts that are logged in."""
+        table = tables.sessions
+        query = select(table.c.person).where(table.c.person.is_not(None), table.c.expires_at > now).distinct()
+        return frozenset(str(row.person) for row in self._connection.execute(query))
+
+    def revoke_keys_of(self, person: str, at: datetime) -> None:
+        """Make every key worthless that the account made as an administrator."""
+        table = tables.api_keys
+        self._connection.execute(update(table).where(table.c.person == person, table.c.revoked_at.is_(None)).values(revoked_at=at))
 
     def session(self, session_id: str) -> StoredSecret | None:
         """Return the session, also an expired one, or None."""
         row = self._connection.execute(select(tables.sessions).where(tables.sessions.c.id == session_id)).one_or_none()
-        return None if row is None else StoredSecret(_holder(row), row.secret_hash, row.expires_at, None)
+        if row is None:
+            return None
+        return StoredSecret(_holder(row), row.secret_hash, row.expires_at, None, person=row.person, seen_at=row.seen_at)
 
     def end_session(self, session_id: str) -> None:
         """Forget a session."""

@@ -22,6 +22,10 @@ class Action(StrEnum):
     QUOTA_READ = "quota.read"
     QUOTA_SET = "quota.set"
     ACTIVITY_READ = "activity.read"
+    PERSON_MANAGE = "person.manage"
+    """Accounts of people: add, disable, reset."""
+    ACCOUNT_MANAGE = "account.manage"
+    """One's own sessions, keys and factors."""
     MEMBER_ADD = "member.add"
     MEMBER_ALTER = "member.alter"
     MEMBER_REMOVE = "member.remove"
@@ -80,6 +84,7 @@ _OBSERVER = (
             Action.PROJECT_DESCRIBE,
             Action.QUOTA_READ,
             Action.ACTIVITY_READ,
+            Action.ACCOUNT_MANAGE,
             Action.MEMBER_LIST,
             Action.SHARE_LIST,
             Action.DATASET_LIST,
@@ -93,11 +98,17 @@ _OBSERVER = (
     | _DATA
 )
 _SCIENTIST = _OBSERVER | {Action.FEATURE_GROUP_CREATE, Action.PROCESSOR_DEPLOY, Action.PROGRAM_RUN, Action.MODEL_REGISTER}
-_OWNER = frozenset(Action) - {Action.PROJECT_CREATE, Action.QUOTA_SET, Action.RECORD_WRITE}
+_OWNER = frozenset(Action) - {Action.PROJECT_CREATE, Action.QUOTA_SET, Action.PERSON_MANAGE, Action.RECORD_WRITE}
 # A restricted member's programs are its own: what others' programs printed may be rows that it may not see.
 # Of the datasets that a restricted member was given, the tables alone: a topic has no columns that could be left out.
 _RESTRICTED = frozenset({Action.DATASET_LIST, Action.SCHEMA_READ, Action.ROW_READ, Action.ONLINE_READ})
-_RESTRICTED_PROJECT = _RESTRICTED | {Action.PROJECT_LIST, Action.PROJECT_DESCRIBE, Action.PROGRAM_RUN, Action.PROGRAM_DESCRIBE}
+_RESTRICTED_PROJECT = _RESTRICTED | {
+    Action.ACCOUNT_MANAGE,
+    Action.PROJECT_LIST,
+    Action.PROJECT_DESCRIBE,
+    Action.PROGRAM_RUN,
+    Action.PROGRAM_DESCRIBE,
+}
 
 # What each role may do with every dataset of its project. Writing depends on the dataset: `_may_write`.
 _PERSONS: dict[Role, frozenset[Action]] = {Role.OBSERVER: _OBSERVER, Role.DATA_SCIENTIST: _SCIENTIST, Role.DATA_OWNER: _OWNER}
@@ -115,10 +126,43 @@ _ADMINISTRATOR = frozenset(
         Action.PROJECT_DESCRIBE,
         Action.QUOTA_READ,
         Action.QUOTA_SET,
+        Action.PERSON_MANAGE,
+        Action.ACCOUNT_MANAGE,
         Action.MEMBER_LIST,
         Action.AUDIT_READ,
     }
 )
+
+# What a key with a scope is good for; with several, for all of theirs. One without any is good for all that its holder may do.
+SCOPES: dict[str, frozenset[Action]] = {
+    "read": _KEPT_INSIDE
+    | {
+        Action.PROJECT_LIST,
+        Action.PROJECT_DESCRIBE,
+        Action.DATASET_LIST,
+        Action.SCHEMA_READ,
+        Action.MODEL_DESCRIBE,
+        Action.PROCESSOR_DESCRIBE,
+        Action.PROGRAM_DESCRIBE,
+    },
+    "write": frozenset(
+        {
+            Action.PROJECT_LIST,
+            Action.PROJECT_DESCRIBE,
+            Action.DATASET_LIST,
+            Action.SCHEMA_READ,
+            Action.RECORD_WRITE,
+            Action.SCHEMA_REGISTER,
+            Action.MODEL_REGISTER,
+        }
+    ),
+    "run": frozenset({Action.PROJECT_LIST, Action.PROJECT_DESCRIBE, Action.PROGRAM_RUN, Action.PROGRAM_DESCRIBE}),
+}
+
+
+def outside_scopes(scopes: frozenset[str]) -> frozenset[str]:
+    """Return the actions that a key of these scopes leaves out."""
+    return frozenset(Action) - frozenset().union(*(SCOPES[scope] for scope in scopes))
 
 
 def decide(principal: Principal, action: Action, dataset: Dataset | None = None, project: ProjectName | None = None) -> Decision:
@@ -129,7 +173,8 @@ def decide(principal: Principal, action: Action, dataset: Dataset | None = None,
     """
     owner = dataset.project if dataset is not None else project
     if principal.kind is PrincipalKind.ADMINISTRATOR:
-        return _for_administrator(action, dataset)
+        decision = _for_administrator(action, dataset)
+        return _refused(f"the key that you use leaves out {action}") if decision.allowed and action in principal.without else decision
     if principal.kind is PrincipalKind.PLATFORM:
         # The platform's processes act on their callers' grants; for themselves they may only know what there is.
         return _refused(f"{principal.name} acts on behalf of its callers only")
@@ -139,7 +184,7 @@ def decide(principal: Principal, action: Action, dataset: Dataset | None = None,
         return _refused(f"only an administrator may {action}")
     decision = _by_role(principal, action, dataset, owner)
     if decision.allowed and action in principal.without:
-        return _refused(f"your role in project {principal.project} leaves out {action}: ask a data owner of the project")
+        return _refused(f"your role in project {principal.project}, or the key that you use, leaves out {action}: ask a data owner")
     return decision
 
 

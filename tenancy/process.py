@@ -23,6 +23,7 @@ from tenancy.checkpoints import Auditor, Chains
 from tenancy.first_start import open_database
 from tenancy.grants import EXECUTION_GRANT_LIFETIME, GrantSigner, GrantVerifier
 from tenancy.model import Door
+from tenancy.people import People
 from tenancy.possession import Possession
 from tenancy.project_limits import ProjectLimits
 from tenancy.reconcile import Reconciler
@@ -215,6 +216,9 @@ def build(
         repository=repository, authentication=authentication, reconciler=reconciler, revoker=revoker, secret=keys.secret, clock=clock
     )
     sharing = Sharing(repository=repository, reconciler=reconciler, revoker=revoker, clock=clock)
+    people = People(
+        repository=repository, authentication=authentication, reconciler=reconciler, revoker=revoker, secret=keys.secret, clock=clock
+    )
     upkeep = Upkeep(
         repository=repository,
         reconciler=reconciler,
@@ -242,6 +246,7 @@ def build(
     app.state.reconciler = reconciler
     app.state.limits = ProjectLimits(repository=repository, reconciler=reconciler, revoker=revoker, clock=clock)
     app.state.sharing = sharing
+    app.state.people = people
     app.state.trail = AuditTrail(repository=repository, chains=chains, auditor=auditor, public_key=keys.checkpoint_key.public_key())
     for router in (api.public, api.platform, api.internal):
         app.include_router(router)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, up
 from sqlalchemy.exc import OperationalError
 
 from tenancy import tables
+from tenancy.accounts import Accounts
 from tenancy.audit import FIRST_HASH, AuditEntry, AuditEvent, Head, Outcome, link
 from tenancy.credentials import Credentials
 from tenancy.model import (
@@ -114,6 +115,7 @@ class Transaction:
         self.credentials = Credentials(connection)
         self.shares = Shares(connection)
         self.quotas = ProjectQuotas(connection)
+        self.accounts = Accounts(connection)
 
     # Projects
 
@@ -183,6 +185,13 @@ class Transaction:
         lists = _lists(self._connection.execute(select(named).where(named.c.project == project, named.c.member == name)))
         without = {(role.project, role.name): role.without for role in self.custom_roles(project)} if row.custom_role else {}
         return _member(row, lists, without)
+
+    def members_of(self, person: str) -> list[Member]:
+        """Return the active memberships of an account, by project."""
+        table = tables.members
+        query = select(table.c.project, table.c.name).where(table.c.person == person, table.c.state == MemberState.ACTIVE.value)
+        found = [self.member(ProjectName(row.project), MemberName(row.name)) for row in self._connection.execute(query)]
+        return sorted((member for member in found if member is not None), key=lambda one: one.project)
 
     def members_due(self, now: datetime) -> list[Member]:
         """Return the active members whose time is over."""

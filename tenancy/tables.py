@@ -131,6 +131,11 @@ api_keys = Table(
     Column("generation", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("label", String(60)),
+    # NULL: everything that its holder may do.
+    Column("scopes", JSON(none_as_null=True)),
+    Column("expires_at", UtcDateTime),
+    Column("person", String(64)),
     Index("ix_api_keys_member", "project", "member"),
 )
 
@@ -165,6 +170,11 @@ sessions = Table(
     Column("member", String(24)),
     Column("generation", Integer, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
+    # The account that logged in; empty for a session that an API key or the first link opened.
+    Column("person", String(64)),
+    Column("opened_at", UtcDateTime),
+    Column("seen_at", UtcDateTime),
+    Column("source", String(60)),
     Index("ix_sessions_member", "project", "member"),
 )
 
@@ -274,4 +284,81 @@ project_quotas = Table(
     Column("name", String(40), primary_key=True),
     Column("value", BigInteger),
     ForeignKeyConstraint(["project"], ["projects.name"]),
+)
+
+# People
+
+people = Table(
+    "people",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("display", String(100), nullable=False),
+    Column("source", String(10), nullable=False),
+    Column("administrator", Boolean, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("password_hash", String(200)),
+    # Encrypted with a key that follows from control's secret.
+    Column("totp_sealed", String(200)),
+    Column("totp_step", BigInteger),
+    Column("external_id", String(300)),
+    Column("failures", Integer, nullable=False),
+    Column("locked_until", UtcDateTime),
+    Index("ix_people_external_id", "source", "external_id"),
+)
+
+person_links = Table(
+    "person_links",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("secret_hash", String(64), nullable=False),
+    Column("person", String(64), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime),
+    Column("password_hash", String(200)),
+    Column("totp_sealed", String(200)),
+    ForeignKeyConstraint(["person"], ["people.name"]),
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("person", String(64), primary_key=True),
+    Column("code_hash", String(64), primary_key=True),
+    ForeignKeyConstraint(["person"], ["people.name"]),
+)
+
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", String(400), primary_key=True),
+    Column("person", String(64), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("sign_count", BigInteger, nullable=False),
+    Column("label", String(60), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    ForeignKeyConstraint(["person"], ["people.name"]),
+    Index("ix_passkeys_person", "person"),
+)
+
+# Which group of a directory or identity provider a project's owner lets in, and as what.
+group_mappings = Table(
+    "group_mappings",
+    metadata,
+    Column("project", String(30), primary_key=True),
+    Column("source", String(10), primary_key=True),
+    Column("group", String(300), primary_key=True),
+    Column("role", String(24), nullable=False),
+    ForeignKeyConstraint(["project"], ["projects.name"]),
+)
+
+# Memberships that follow a group: they end when the person leaves it.
+mapped_members = Table(
+    "mapped_members",
+    metadata,
+    Column("project", String(30), primary_key=True),
+    Column("member", String(24), primary_key=True),
+    Column("source", String(10), nullable=False),
+    ForeignKeyConstraint(["project", "member"], ["members.project", "members.name"]),
 )

@@ -58,7 +58,8 @@ class UseCases:
         member = tenancy.member(principal.project, principal.member)
         if member is None or member.state is not MemberState.ACTIVE or member.generation != principal.generation:
             raise Unauthenticated(f"{principal.name} is no longer a member of {principal.project}")
-        if (member.role, member.without) != (principal.role, principal.without):
+        # A key's scopes may leave out more than the role does.
+        if member.role is not principal.role or not member.without <= principal.without:
             raise StaleGrant("rights have changed since this grant was signed: ask again")
 
     def _project(self, tenancy: Transaction, principal: Principal, action: Action, name: ProjectName) -> Project:
@@ -171,4 +172,5 @@ class UseCases:
 
 def event_of(principal: Principal, action: str, project: ProjectName | None, subject: str, **details: Detail) -> AuditEvent:
     """Return what `principal` did, for the audit."""
-    return AuditEvent(principal.name, project, action, subject, Outcome.ALLOWED, details)
+    more = {"person": principal.person} if principal.person is not None and "person" not in details else {}
+    return AuditEvent(principal.name, project, action, subject, Outcome.ALLOWED, {**details, **more})

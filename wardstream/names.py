@@ -9,6 +9,7 @@ dead-letter suffixes cannot be forged by a dataset's own name. X.509 common name
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import NewType
 
 from wardstream.errors import InvalidName
@@ -18,11 +19,13 @@ MemberName = NewType("MemberName", str)
 DatasetName = NewType("DatasetName", str)
 GroupName = NewType("GroupName", str)
 TopicName = NewType("TopicName", str)
+PersonName = NewType("PersonName", str)
 PrincipalName = NewType("PrincipalName", str)
 SubjectName = NewType("SubjectName", str)
 
 _PROJECT = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _WORDS = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+_PERSON = re.compile(r"[a-z0-9]([a-z0-9._@+-]{0,62}[a-z0-9])?")
 _GROUP = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _VERSIONED = re.compile(r".*_[0-9]+")
 _DEAD_LETTERS = "-dlq"
@@ -47,6 +50,29 @@ def parse_member(text: str) -> MemberName:
             f"{_shown(text)} is not a member name: lower-case words of letters and digits joined by single '-' or '_', at most 24 characters"
         )
     return MemberName(text)
+
+
+def parse_person(text: str) -> PersonName:
+    """Return `text` as the name of an account, which may be an e-mail address; raises `InvalidName`."""
+    if not _PERSON.fullmatch(text):
+        raise InvalidName(
+            f"{_shown(text)} is not an account name: 1 to 64 lower-case letters, digits, '.', '_', '@', '+' and '-', "
+            "beginning and ending with a letter or digit"
+        )
+    return PersonName(text)
+
+
+def member_for(person: str) -> MemberName:
+    """Return the member name that an account's name becomes where a directory's group brings it: what does not fit is left out.
+
+    Two accounts may become one name; whoever gives it out looks whether it is taken.
+    """
+    name = unicodedata.normalize("NFKD", person).encode("ascii", "ignore").decode().lower().partition("@")[0]
+    words = [word for word in re.split(r"[^a-z0-9]+", name) if word]
+    joined = "-".join(words)[:24].strip("-")
+    if not joined or not joined[0].isalpha():
+        joined = f"m-{joined}"[:24].strip("-")
+    return parse_member(joined)
 
 
 def parse_dataset(text: str) -> DatasetName:

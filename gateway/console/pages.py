@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from gateway.authentication import SESSION_COOKIE, Callers
 from gateway.upstream import Upstream
-from wardstream.errors import Denied, NotFound, Unauthenticated, Unavailable
+from wardstream.errors import Conflict, Denied, Invalid, LimitExceeded, NotFound, Unauthenticated, Unavailable
 
 router = APIRouter(include_in_schema=False)
 
@@ -65,6 +65,23 @@ def style() -> Response:
 async def login(found: Annotated[Callers, Depends(callers)], link: str | None = None) -> Response:
     """Open a session with a one-time link; without one, ask for an API key."""
     return _page("login.html") if link is None else await _opened(found.open_session(link=link))
+
+
+@router.post("/console/login/password")
+async def login_by_password(
+    request: Request,
+    found: Annotated[Callers, Depends(callers)],
+    name: Annotated[str, Form(max_length=64)],
+    password: Annotated[str, Form(max_length=200)],
+    code: Annotated[str, Form(max_length=64)],
+    project: Annotated[str, Form(max_length=30)] = "",
+    origin: Annotated[str | None, Header()] = None,
+    host: Annotated[str, Header()] = "",
+) -> Response:
+    """Open a session with an account's password and code."""
+    _require_own_form(origin, host)
+    source = request.client.host if request.client is not None else ""
+    return await _opened(found.log_in(name.strip(), password, code.strip(), project.strip(), source), name=name.strip(), project=project)
 
 
 @router.post("/console/login")
@@ -142,11 +159,11 @@ async def _datasets(control: Upstream, project: str, grant: str) -> Any:
         return None
 
 
-async def _opened(opening: Awaitable[str]) -> Response:
+async def _opened(opening: Awaitable[str], **entered: str) -> Response:
     try:
         session = await opening
-    except (Unauthenticated, Unavailable) as error:
-        return _page("login.html", status=error.status, reason=error.message)
+    except (Unauthenticated, Unavailable, Conflict, LimitExceeded, NotFound, Invalid) as error:
+        return _page("login.html", status=error.status, reason=error.message, **entered)
     answer = RedirectResponse("/console/", status_code=303, headers=_HEADERS)
     answer.set_cookie(SESSION_COOKIE, session, max_age=_SESSION_SECONDS, httponly=True, secure=True, samesite="strict", path="/")
     return answer

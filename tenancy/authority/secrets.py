@@ -22,6 +22,11 @@ def pseudonym_key(secret: bytes, project: str) -> bytes:
     return _derived(secret, f"pseudonym:{project}")
 
 
+def totp_key(secret: bytes) -> bytes:
+    """Return the 32-byte key that people's second factors are encrypted with in the database."""
+    return _derived(secret, "totp")
+
+
 def _derived(secret: bytes, purpose: str) -> bytes:
     return hmac.digest(secret, purpose.encode(), "sha256")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wardstream.cli import audit, features, members, programs, projects, shares, topics
+from wardstream.cli import audit, features, members, people, programs, projects, shares, topics
 from wardstream.cli.context import Context, OutputOption, of
 from wardstream.cli.output import Output, say, show, show_one
 from wardstream.errors import Invalid, WardstreamError
@@ -26,6 +26,11 @@ app.add_typer(features.app, name="feature-group")
 app.add_typer(programs.processors, name="processor")
 app.add_typer(programs.app, name="program")
 app.add_typer(audit.app, name="audit")
+app.add_typer(people.people, name="person")
+app.add_typer(people.sessions, name="session")
+app.add_typer(people.keys, name="key")
+app.command("login")(people.login)
+app.command("set-up")(people.setup)
 app.command("sql")(features.sql)
 app.command("online-read")(features.online_read)
 

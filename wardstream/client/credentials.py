@@ -87,6 +87,12 @@ def registry_settings(transport: Transport) -> dict[str, Any]:
     }
 
 
+def write_secret(file: Path, text: str) -> None:
+    """Write a secret to `file` (mode 0600), whole or not at all; raises `Invalid` where it cannot be written."""
+    with _replacing(file, 0o600) as target:
+        target.write(text + "\n")
+
+
 def signing_request(key: ec.EllipticCurvePrivateKey) -> str:
     """Return a PEM certificate signing request of `key`; its subject is empty, since control sets the name."""
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wardstream.client.audit import Audit
+from wardstream.client.people import Account, People
 from wardstream.client.projects import Project, Projects
 from wardstream.client.transport import Transport
 from wardstream.errors import Invalid, NotFound
@@ -32,6 +33,8 @@ class Connection:
         self.transport = transport
         self.projects = Projects(transport)
         self.audit = Audit(transport)
+        self.people = People(transport)
+        self.account = Account(transport)
 
     def whoami(self) -> Identity:
         """Return who the caller is; raises `Unauthenticated` when the key or certificate is not known."""

@@ -1,0 +1,1 @@
+"""Who people are: passwords and codes kept here, directories and identity providers elsewhere."""
