@@ -98,7 +98,9 @@ def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: 
         ended = sql.cancel_members(project, member)
         logger.info("rights changed", extra={"project": project, "member": member, "statements_ended": ended})
 
-    app = application("Wardstream query", ready={"registry": registry.ready, "sql": sql.ready, "revocations": verifier.ready})
+    app = application(
+        "Wardstream query", ready={"registry": registry.ready, "sql": sql.ready, "revocations": verifier.ready, "audit": journal.trouble}
+    )
     app.state.verifier = verifier
     app.state.revoke = revoke
     app.state.void = void

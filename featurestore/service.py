@@ -303,7 +303,7 @@ class FeatureStoreService:
 
     def rows(self, caller: Caller, project: str, name: str, version: int, *, limit: int | None = None) -> RowStream:
         """Return the group's rows without repeats, in no particular order."""
-        owner = self._project(caller, project, Action.ROW_READ)
+        owner = self._project(caller, project, Action.ROW_READ, "rows")
         if limit is not None and limit < 1:
             raise Invalid(f"limit must be at least 1, got {limit}")
         stored = self._group(caller, owner, name, version, Action.ROW_READ, surface="rows")
@@ -319,7 +319,7 @@ class FeatureStoreService:
         `<project>__<name>`, with `_` for each `-` of the project. Raises `Invalid`, `NotFound` for a table that is not the
         caller's to know, `LimitExceeded` for time, memory, rows and size.
         """
-        owner = self._project(caller, project, Action.ROW_READ)
+        owner = self._project(caller, project, Action.ROW_READ, "sql")
         if max_rows is not None and max_rows < 1:
             raise Invalid(f"max_rows must be at least 1, got {max_rows}")
         readable: dict[str, FeatureGroup] = {}
@@ -333,7 +333,12 @@ class FeatureStoreService:
                 shape = TableShape(version, tuple(each.name for each in group.features if each.name in shown))
                 shapes[name] = shapes[version] = shape
                 readable[shape.registered] = group
-        checked = check(statement, shapes)
+        try:
+            checked = check(statement, shapes)
+        except NotFound:
+            # A table that is not there, or not for the caller: which one, the statement says, and that is not kept.
+            self._refuse(caller, Action.ROW_READ, owner, None, "sql", "a table that is not there for the caller")
+            raise
         self._note_sql(caller, [readable[name] for name in checked.reads])
         tables = [
             _sql_table(name, self._held(group).pinned(look=True), checked.reads[name])
@@ -354,6 +359,11 @@ class FeatureStoreService:
         )
         return answer
 
+    def _refuse(self, caller: Caller, action: Action, project: ProjectName, dataset: str | None, surface: str, reason: str) -> None:
+        """Keep that the caller asked for what is not there."""
+        decision = Decision(allowed=False, visible=False, reason=reason)
+        self._journal.record(access_event(caller.principal, action, surface=surface, project=project, dataset=dataset, decision=decision))
+
     def _note_sql(self, caller: Caller, groups: Sequence[FeatureGroup]) -> None:
         """Keep which tables a statement reads; its text may hold a patient's number."""
         allowed = Decision(allowed=True, visible=True)
@@ -372,7 +382,7 @@ class FeatureStoreService:
         The tables are held at the versions that the returned `dataset` names, and which the catalogue remembers.
         Raises `Invalid` naming a column or feature that does not fit.
         """
-        owner = self._project(caller, project, Action.ROW_READ)
+        owner = self._project(caller, project, Action.ROW_READ, "training")
         if spine.num_rows > _MOST_LABELS:
             raise LimitExceeded(f"a spine has at most {_MOST_LABELS} rows, this one has {spine.num_rows}: ask in parts")
         chosen = [self._group(caller, owner, each.group, each.version, Action.ROW_READ, surface="training") for each in spec.features]
@@ -413,7 +423,7 @@ class FeatureStoreService:
         self, caller: Caller, project: str, requests: Sequence[OnlineRequest], entities: Mapping[str, Sequence[Any]]
     ) -> list[OnlineRows]:
         """Return the newest values of `entities` (key column -> values, all of one length) for each request, in order."""
-        owner = self._project(caller, project, Action.ONLINE_READ)
+        owner = self._project(caller, project, Action.ONLINE_READ, "online")
         if not requests:
             raise Invalid("name at least one feature group to read")
         most = max((len(values) for values in entities.values()), default=0)
@@ -440,13 +450,13 @@ class FeatureStoreService:
 
     # What all of them share
 
-    def _project(self, caller: Caller, project: str, action: Action) -> ProjectName:
+    def _project(self, caller: Caller, project: str, action: Action, surface: str = "features") -> ProjectName:
         """Return the project if the caller may do `action` in it at all."""
         owner = parse_project(project)
         decision = decide(caller.principal, action, project=owner)
         # An allowed one says nothing yet: what is done with which group is decided, and kept, group by group.
         if not decision.allowed:
-            self._journal.require(decision, caller.principal, action, surface="features", project=owner, thing=f"project {owner}")
+            self._journal.require(decision, caller.principal, action, surface=surface, project=owner, thing=f"project {owner}")
         return owner
 
     def _group(
@@ -462,6 +472,8 @@ class FeatureStoreService:
         thing = f"feature group {parse_group(name)} version {version} of project {project}"
         found = next((each for each in self._catalogue(project) if (each.group.name, each.group.version) == (name, version)), None)
         if found is None or found.state not in states:
+            if action is not Action.DATASET_LIST:
+                self._refuse(caller, action, project, f"{parse_group(name)}_{version}", surface, "not there")
             raise NotFound(f"{thing} is not there")
         decision = decide(caller.principal, action, found.dataset)
         dataset = found.group.dataset

@@ -59,7 +59,7 @@ def _run() -> None:
         journal=journal,
         topic_services=TopicServices(control, query),
         routers=[("control", tenancy_api.public), ("query", featurestore_api.public), ("stream-worker", streams_api.public)],
-        ready={},
+        ready={"audit": journal.trouble},
     )
     serve(
         app,

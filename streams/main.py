@@ -157,7 +157,12 @@ class StreamWorker:
     def _application(self) -> FastAPI:
         app = application(
             "Wardstream streams",
-            ready={"revocations": self._verifier.ready, "feature-groups": self._tables.waiting, "tables": self._tables.trouble},
+            ready={
+                "audit": self._journal.trouble,
+                "revocations": self._verifier.ready,
+                "feature-groups": self._tables.waiting,
+                "tables": self._tables.trouble,
+            },
         )
         app.state.verifier = self._verifier
         app.state.processors = self._processors

@@ -123,6 +123,7 @@ class AccessJournal:
         self._waiting: list[_Batch] = []
         self._lock = threading.Lock()
         self._writing = False
+        self._trouble: str | None = None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._held = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -141,6 +142,10 @@ class AccessJournal:
     def head(self) -> ChainHead:
         """The newest entry that is on the disk."""
         return self._head
+
+    def trouble(self) -> str | None:
+        """Return why entries cannot be kept, or None; known since the last attempt."""
+        return self._trouble
 
     def record(self, *events: AccessEvent) -> None:
         """Return when `events` are on the disk; raises `Unavailable` when they cannot be kept, and then nothing may be given out."""
@@ -222,6 +227,7 @@ class AccessJournal:
             with suppress(OSError):
                 os.ftruncate(self._file, self._size)
             logger.error("access cannot be audited", extra={"reason": str(error)})
+        self._trouble = f"access cannot be audited: {failure.strerror}" if failure is not None else None
         for batch in batches:
             batch.failure, batch.done = failure, True
             batch.called.set()
@@ -266,6 +272,7 @@ def found_in(folder: Path, filters: Mapping[str, str | int | bool | None]) -> li
     exact = {key: str(value) for key, value in filters.items() if key in _EXACT and value is not None}
     since, until, text = (filters.get(key) for key in ("since", "until", "text"))
     found: list[dict[str, Any]] = []
+    upto, below = filters.get("upto"), filters.get("below")
     for line in newest_lines(folder):
         if text is not None and str(text).encode() not in line:
             continue
@@ -273,6 +280,8 @@ def found_in(folder: Path, filters: Mapping[str, str | int | bool | None]) -> li
         if since is not None and entry["at"] < str(since):
             break
         if until is not None and entry["at"] >= str(until):
+            continue
+        if upto is not None and (entry["at"] > str(upto) or (entry["at"] == str(upto) and below is not None and entry["n"] >= int(below))):
             continue
         if all(entry.get(key) == value for key, value in exact.items()) and "cursor" not in entry:
             entry.pop("salt", None)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tenancy.checkpoints import Auditor, Chains
 from tenancy.model import MemberState, Principal, PrincipalKind
 from tenancy.policy import Action, decide, require
 from tenancy.repository import Repository
-from wardstream.audit_export import FORMAT, heads_of
+from wardstream.audit_export import FORMAT, RIGHTS, heads_of, statement
 from wardstream.chain import ChainCheck, check, hidden
-from wardstream.errors import NotFound, Unauthenticated, Unavailable
+from wardstream.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from wardstream.names import ProjectName
 
 _MOST_CHECKPOINTS = 1000
@@ -33,32 +34,46 @@ class TrailCheck:
 
     @property
     def intact(self) -> bool:
-        """Whether nothing is broken that could be read."""
-        return self.checkpoints_intact and all(each.intact for each in self.chains.values())
+        """Whether every chain could be read and none is broken."""
+        return not self.away and self.checkpoints_intact and all(each.intact for each in self.chains.values())
 
 
 class AuditTrail:
     """The whole audit, for administrators; a project's part, for its owners."""
 
-    def __init__(self, *, repository: Repository, chains: Chains, auditor: Auditor, public_key: Ed25519PublicKey) -> None:
+    def __init__(self, *, repository: Repository, chains: Chains, auditor: Auditor, key: Ed25519PrivateKey) -> None:
         self._repository = repository
         self._chains = chains
         self._auditor = auditor
-        self._public_key = public_key
+        self._private_key = key
+        self._public_key = key.public_key()
 
     def entries(
-        self, principal: Principal, project: ProjectName | None, filters: Mapping[str, str | int | None], *, limit: int
+        self,
+        principal: Principal,
+        project: ProjectName | None,
+        filters: Mapping[str, str | int | None],
+        *,
+        limit: int,
+        before: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Return the newest entries of all chains that fit, oldest first, at most `limit`; each says its chain.
+        """Return the newest entries of all chains that fit, oldest first, at most `limit`; each says its chain and its place.
+
+        With `before`, a place, those that come before it: the page before.
 
         Changes of rights and the broker's decisions are in it some seconds after they were made.
         """
         asked = self._project(principal, project)
         self._auditor.copy_rights()
         wanted = {**filters, "project": asked if asked is not None else filters.get("project"), "limit": limit}
-        found = [{"chain": name, **entry} for name in self._chains.names for entry in self._chains.search(name, wanted)]
+        place = _place(before) if before is not None else None
+        found = []
+        for name in self._chains.names:
+            # The chains before the named one have entries of the same moment on earlier pages, those after it on later ones.
+            bound = {"upto": place[0], "below": place[2] if name == place[1] else None if name < place[1] else 0} if place else {}
+            found += [{"chain": name, **entry} for entry in self._chains.search(name, {**wanted, **bound})]
         found.sort(key=lambda entry: (str(entry["at"]), str(entry["chain"]), int(entry["n"])))
-        return found[-limit:]
+        return [{**entry, "place": f"{entry['at']}|{entry['chain']}|{entry['n']}"} for entry in found[-limit:]]
 
     def verify(self, principal: Principal) -> TrailCheck:
         """Check every chain against itself and against the signed checkpoints; tells where one is broken, never what it holds."""
@@ -67,7 +82,7 @@ class AuditTrail:
         heads, intact = heads_of(lines, self._public_key)
         with self._repository.transaction() as tenancy:
             # The rights chain itself is checked where it lies; here, that it is still the one that was signed.
-            intact = intact and all(tenancy.audit_hash(head.number) == head.seal for head in heads.get("rights", ())[-1:])
+            intact = intact and all(tenancy.audit_hash(head.number) == head.seal for head in heads.get(RIGHTS, ())[-1:])
         found: dict[str, ChainCheck] = {}
         away: list[str] = []
         for name in self._chains.names:
@@ -75,7 +90,8 @@ class AuditTrail:
                 found[name] = check(self._chains.lines(name), heads.get(name, ()))
             except Unavailable:
                 away.append(name)
-        return TrailCheck(found, tuple(away), len(lines), intact)
+        gone = heads.keys() - {RIGHTS} - set(self._chains.names)
+        return TrailCheck(found, tuple(sorted({*away, *gone})), len(lines), intact)
 
     def export(self, principal: Principal, project: ProjectName | None) -> Iterator[bytes]:
         """Yield lines of an export that can be checked without this platform: all entries, or a project's.
@@ -95,6 +111,14 @@ class AuditTrail:
         return self._public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
     def _exported(self, project: ProjectName | None, checkpoints: list[bytes]) -> Iterator[bytes]:
+        digest, count = hashlib.sha256(), 0
+        for line in self._lines(project, checkpoints):
+            digest.update(line)
+            count += 1
+            yield line
+        yield statement(self._private_key, project, self._chains.names, count, digest.hexdigest())
+
+    def _lines(self, project: ProjectName | None, checkpoints: list[bytes]) -> Iterator[bytes]:
         yield orjson.dumps({"format": FORMAT, "project": project, "public_key": self.public_key, "chains": self._chains.names}) + b"\n"
         for name in self._chains.names:
             yield orjson.dumps({"chain": name}) + b"\n"
@@ -117,3 +141,10 @@ class AuditTrail:
                 if member is None or member.state is not MemberState.ACTIVE or member.generation != principal.generation:
                     raise Unauthenticated(f"{principal.name} is no longer a member of {principal.project}")
         return asked
+
+
+def _place(text: str) -> tuple[str, str, int]:
+    at, chain, number = (*text.split("|"), "", "")[:3]
+    if not (at and chain and number.isascii() and number.isdigit()):
+        raise Invalid(f"{text[:80]!a} is not an entry's place: give the `place` of the first entry that you have")
+    return at, chain, int(number)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import orjson
@@ -21,6 +22,8 @@ LINE = re.compile(
     r"on resource = (?P<resource>[A-Za-z]+):(?P<pattern>[A-Z]+):(?P<name>.*) for request = (?P<request>\S+) "
 )
 _OURS = "ws-"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_FIRST_LINE = 4096
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,22 @@ def _named(decision: BrokerDecision, project: str | None, dataset: str | None, c
         project=project,
         dataset=dataset,
         allowed=decision.allowed,
-        more={"resource": decision.name[:249], "host": decision.host, "minute": decision.minute, "count": count},
+        # A group's or transaction's name is the client's to choose: outside of the grammar it may be anything, a patient's name too.
+        more={
+            "resource": decision.name if _NAME.fullmatch(decision.name) else None,
+            "host": decision.host,
+            "minute": decision.minute,
+            "count": count,
+        },
     )
 
 
 @dataclass(frozen=True)
 class Place:
-    """How far the log was read: a file by its inode, and the byte after the last line that counts."""
+    """How far the log was read: a file by its inode and how it begins, and the byte after the last line that counts."""
 
     inode: int
+    begins: str
     offset: int
 
 
@@ -106,17 +116,25 @@ def lines_since(log: Path, place: Place | None) -> Iterator[tuple[Place, bytes]]
     files.sort(key=lambda file: (file.stat().st_mtime_ns, file == log))
     opened = [(os.open(file, os.O_RDONLY), file) for file in files]
     try:
-        inodes = [os.fstat(descriptor).st_ino for descriptor, _ in opened]
-        begin = inodes.index(place.inode) if place is not None and place.inode in inodes else 0
-        for (descriptor, _), inode in zip(opened[begin:], inodes[begin:], strict=True):
-            offset = place.offset if place is not None and inode == place.inode else 0
+        # An inode is given out again: a file is known by how it begins too.
+        known = [(os.fstat(descriptor).st_ino, _beginning(descriptor)) for descriptor, _ in opened]
+        wanted = (place.inode, place.begins) if place is not None else None
+        begin = known.index(wanted) if wanted in known else 0
+        for (descriptor, _), (inode, begins) in zip(opened[begin:], known[begin:], strict=True):
+            offset = place.offset if place is not None and (inode, begins) == wanted else 0
             with os.fdopen(os.dup(descriptor), "rb") as file:
                 file.seek(offset)
                 for line in file:
                     if not line.endswith(b"\n"):
                         break
                     offset += len(line)
-                    yield Place(inode, offset), line
+                    yield Place(inode, begins, offset), line
     finally:
         for descriptor, _ in opened:
             os.close(descriptor)
+
+
+def _beginning(descriptor: int) -> str:
+    """Return what a file is known by: its first line, once it is whole."""
+    first, newline, _ = os.pread(descriptor, _FIRST_LINE, 0).partition(b"\n")
+    return sha256(first).hexdigest() if newline else ""

@@ -165,11 +165,17 @@ class Auditor:
                 decisions.append(decision)
         if place is None or place == self._place:
             return
-        # In one write with the entries: after a crash both are there, or neither.
         cursor = AccessEvent(
-            "ws-control", "broker", "log.read", None, None, allowed=True, more={"cursor": {"inode": place.inode, "offset": place.offset}}
+            "ws-control",
+            "broker",
+            "log.read",
+            None,
+            None,
+            allowed=True,
+            more={"cursor": {"inode": place.inode, "begins": place.begins, "offset": place.offset}},
         )
-        self._journal.record(*counted(decisions), cursor)
+        # The cursor first: what a crash cuts off a write is then missing from the counts, and never counted twice.
+        self._journal.record(cursor, *counted(decisions))
         self._place = place
 
     def checkpoint(self) -> Checkpoint | None:
@@ -239,7 +245,7 @@ def _cursors(folder: Path) -> tuple[int, Place | None]:
         if mirrored is None and b'"rights":' in line:
             mirrored = orjson.loads(line[:-66]).get("rights")
         if place is None and b'"cursor":' in line and (cursor := orjson.loads(line[:-66]).get("cursor")):
-            place = Place(cursor["inode"], cursor["offset"])
+            place = Place(cursor["inode"], cursor["begins"], cursor["offset"])
         if mirrored is not None and place is not None:
             break
     return mirrored or 0, place

@@ -247,7 +247,7 @@ def build(
     app.state.limits = ProjectLimits(repository=repository, reconciler=reconciler, revoker=revoker, clock=clock)
     app.state.sharing = sharing
     app.state.people = people
-    app.state.trail = AuditTrail(repository=repository, chains=chains, auditor=auditor, public_key=keys.checkpoint_key.public_key())
+    app.state.trail = AuditTrail(repository=repository, chains=chains, auditor=auditor, key=keys.checkpoint_key)
     for router in (api.public, api.platform, api.internal):
         app.include_router(router)
     return app, upkeep, auditor

@@ -1,7 +1,7 @@
 """An export of the audit, checked without the platform that made it.
 
 Lines: one with format, project and public key; for each chain one that names it, then its lines; one that counts the
-checkpoints, then these. See `wardstream.chain` for what a chain's line is.
+checkpoints, then these; a last one that says, signed, what and how many they are. See `wardstream.chain` for what a chain's line is.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from wardstream.chain import ChainCheck, ChainHead, check
 from wardstream.errors import Invalid
 
 FORMAT = "wardstream-audit-1"
+# The chain in the database, which an export has as entries of control's.
+RIGHTS = "rights"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,14 @@ def heads_of(lines: Iterable[bytes], key: Ed25519PublicKey) -> tuple[dict[str, l
     return heads, intact
 
 
+def statement(key: Ed25519PrivateKey, project: str | None, chains: Sequence[str], lines: int, digest: str) -> bytes:
+    """Return the last line of an export: what it is of, how many lines it has, and their hash, signed."""
+    content = {"end": lines, "format": FORMAT, "project": project, "chains": list(chains), "sha256": digest}
+    return orjson.dumps({**content, "signature": base64.b64encode(key.sign(orjson.dumps(content))).decode()}) + b"\n"
+
+
 def verify_export(file: Path, public_key: bytes | None = None) -> ExportCheck:
-    """Check an export's chains against themselves and against its checkpoints.
+    """Check an export: its signed end, its chains against themselves and against its checkpoints.
 
     `public_key` (PEM) is the platform's, kept by whoever checks; without it the export's own is taken, which proves only that
     nobody changed it who could not sign. Raises `Invalid` for a file that is no export.
@@ -78,21 +86,42 @@ def verify_export(file: Path, public_key: bytes | None = None) -> ExportCheck:
             raise Invalid(f"{file} is not an export of the audit, or the key is not a PEM public key") from error
         if found_format != FORMAT or not isinstance(key, Ed25519PublicKey):
             raise Invalid(f"{file} is not an export of the audit in the format {FORMAT}")
-        # The checkpoints come last: read the file twice rather than keep its lines.
+        opened.seek(0)
+        ended = _ended(opened, key, header["project"], names)
+        # The checkpoints come last: read the file again rather than keep its lines.
+        opened.seek(0)
         lines = [line.rstrip(b"\n") for line in _checkpoints(opened)]
         heads, intact = heads_of(lines, key)
         opened.seek(0)
         opened.readline()
         sections = _Sections(opened)
         checked = {name: check(sections.lines(name), heads.get(name, ())) for name in names}
+    # A chain that a checkpoint knows and the export has not was taken out.
+    whole = heads.keys() - {RIGHTS} <= set(names)
     newest = orjson.loads(lines[-1])["at"] if lines and intact else None
-    return ExportCheck(header["project"], checked, len(lines), intact, newest)
+    return ExportCheck(header["project"], checked, len(lines), intact and ended and whole, newest)
+
+
+def _ended(file: Iterable[bytes], key: Ed25519PublicKey, project: object, names: Sequence[str]) -> bool:
+    """Return whether the last line says, signed, what the lines before it are."""
+    digest, lines, last = hashlib.sha256(), 0, b""
+    for line in file:
+        digest.update(last)
+        lines, last = lines + 1, line
+    try:
+        content = orjson.loads(last)
+        signature = base64.b64decode(content.pop("signature"), validate=True)
+        key.verify(signature, orjson.dumps(content))
+        told = (content["end"], content["sha256"], content["project"], content["chains"])
+    except (InvalidSignature, KeyError, ValueError, TypeError, AttributeError, binascii.Error):
+        return False
+    return last.endswith(b"\n") and told == (lines - 1, digest.hexdigest(), project, list(names))
 
 
 def _checkpoints(file: Iterable[bytes]) -> Iterator[bytes]:
     reached = False
     for line in file:
-        if reached:
+        if reached and not line.startswith(b'{"end":'):
             yield line
         elif line.startswith(b'{"checkpoints":'):
             reached = True

@@ -17,6 +17,7 @@ from pathlib import Path
 FIRST_SEAL = "0" * 64
 _SEAL = 64
 _HIDDEN = b"#"
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,19 @@ def read_lines(folder: Path, *, after: int = 0) -> Iterator[bytes]:
 
 
 def newest_lines(folder: Path) -> Iterator[bytes]:
-    """Yield the lines from the newest to the oldest."""
+    """Yield the lines from the newest to the oldest; a block of a file is kept at a time."""
     for file in reversed(segments(folder)):
         with file.open("rb") as opened:
-            whole = [line for line in opened if line.endswith(b"\n")]
-        yield from reversed(whole)
+            place, left = opened.seek(0, 2), b""
+            first = True
+            while place > 0:
+                size = min(_BLOCK, place)
+                place -= size
+                opened.seek(place)
+                block = opened.read(size) + left
+                lines = block.splitlines(keepends=True)
+                if first and lines and not lines[-1].endswith(b"\n"):
+                    lines.pop()
+                first = False
+                left = lines.pop(0) if place > 0 and lines else b""
+                yield from reversed(lines)

@@ -203,7 +203,10 @@ class _Measured:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 500
-        told = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
+        # At a door anybody may send the header; what it says would be in logs and in the audit.
+        told = None
+        if _from_a_process(scope):
+            told = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
         request = begin_request(told).encode()
 
         async def watch(message: Message) -> None:
@@ -219,6 +222,14 @@ class _Measured:
             route = getattr(scope.get("route"), "path", "unknown")
             _REQUESTS.labels(route, scope["method"], status).inc()
             _SECONDS.labels(route, scope["method"]).observe(time.perf_counter() - start)
+
+
+def _from_a_process(scope: Scope) -> bool:
+    """Return whether the caller showed a platform certificate; the handshake has verified it, and no member's name begins so."""
+    der = scope.get("extensions", {}).get("tls", {}).get("client_certificate")
+    if not der:
+        return False
+    return str(_certificate(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value).startswith("ws-")
 
 
 class _Server(uvicorn.Server):

@@ -105,9 +105,10 @@ def search_audit(
     since: Annotated[AwareDatetime | None, Query()] = None,
     until: Annotated[AwareDatetime | None, Query()] = None,
     text: Annotated[str | None, Query(max_length=100, description="anywhere in an entry")] = None,
+    before: Annotated[str | None, Query(max_length=120, description="the place of the first entry of a page")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[dict[str, Any]]:
-    """The newest that fit, oldest first: a project's to its owners, all to an administrator. Earlier ones: `until` the first that came."""
+    """The newest that fit, oldest first: a project's to its owners, all to an administrator; with `before`, the page before."""
     filters = {
         "principal": by,
         "person": person,
@@ -120,7 +121,7 @@ def search_audit(
         "until": until.astimezone(UTC).isoformat(timespec="microseconds") if until is not None else None,
         "text": text,
     }
-    return trail.entries(principal, parse_project(project) if project is not None else None, filters, limit=limit)
+    return trail.entries(principal, parse_project(project) if project is not None else None, filters, limit=limit, before=before)
 
 
 @public.get("/audit/export", name="export-audit", summary="The audit as a file that can be checked offline")

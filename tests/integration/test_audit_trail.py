@@ -60,7 +60,7 @@ def test_every_surface_leaves_its_entry(project: NewProject) -> None:
         ("anna", "rows", "row.read", "vitals_1", "allowed"),
         ("anna", "online", "online.read", "vitals_1", "allowed"),
         ("anna", "sql", "row.read", "vitals_1", "allowed"),
-        ("sam", "features", "row.read", None, "refused"),
+        ("sam", "sql", "row.read", None, "refused"),
         ("anna", "rights", "feature-group.create", None, "allowed"),
         ("x", "rights", "member.add", None, "refused"),
     ):
@@ -98,6 +98,27 @@ def test_what_the_broker_decided_is_counted_by_the_minute(project: NewProject) -
     eventually(lambda: wanted <= counted(), within=90, every=2)
 
 
+def test_pages_follow_each_other_without_a_gap(project: NewProject) -> None:
+    whole = entries(project, until=datetime.now(UTC))
+    pages: list[dict[str, Any]] = []
+    before: str | None = None
+    while True:
+        page = project.owner.connection.audit.search(
+            project=project.name, limit=3, before=before, until=datetime.fromisoformat(whole[-1]["at"])
+        )
+        if not page:
+            break
+        pages, before = [*page, *pages], page[0]["place"]
+    last = whole[-1]["at"]
+    assert [entry["place"] for entry in pages] == [entry["place"] for entry in whole if entry["at"] < last]
+
+
+def test_a_request_is_named_by_the_platform_alone(project: NewProject) -> None:
+    transport = project.owner.connection.transport
+    answer = transport.request("GET", f"/api/v1/projects/{project.name}", headers={"X-Request-Id": "Maria-Muster-19800101"})
+    assert "Maria" not in answer.headers["x-request-id"]
+
+
 def test_an_owner_sees_the_own_project_alone(project: NewProject) -> None:
     other = project.stack.new_project("other").owner
     with pytest.raises(NotFound):
@@ -124,7 +145,7 @@ def test_an_export_is_checked_offline_and_hides_other_projects(project: NewProje
     assert found.project == project.name
     lines = file.read_bytes().splitlines(keepends=True)
     for line in lines:
-        if line.startswith(b'{"n":') and b'"heads"' not in line:
+        if line.startswith(b'{"n":') and b'"heads":' not in line:
             assert orjson.loads(line[:-66])["project"] == project.name
     whole = tmp_path / "whole.export"
     project.stack.admin.audit.export(whole)

@@ -43,7 +43,7 @@ def test_person_logs_in_to_a_project_and_loses_all_when_the_account_is_closed(st
         wrong = browser.post("/console/login/password", data={**form, "code": "000000"}, headers={"origin": stack.url()})
         assert wrong.status_code == 401
         assert PASSWORD not in wrong.text
-    found = [entry for entry in project.owner.connection.audit.search(project=project.name, text=name)]
+    found = project.owner.connection.audit.search(project=project.name, text=name)
     assert {entry["action"] for entry in found} >= {"session.open", "member.add"}
     begun = time.monotonic()
     stack.admin.people.disable(name)
@@ -69,10 +69,11 @@ def test_keys_of_ones_own_are_made_listed_and_revoked(stack: RunningStack) -> No
     assert reader.projects.get(project.name).topics.list() == []
     with pytest.raises(Denied, match="key"):
         reader.projects.get(project.name).members()
-    (kept,) = [each for each in account.keys() if each["id"] == key_id]
+    listed = account.keys()
+    (kept,) = [each for each in listed if each["id"] == key_id]
     assert kept["scopes"] == ["read"]
     assert datetime.fromisoformat(kept["expires_at"]) > datetime.now(UTC)
-    assert key not in str(account.keys())
+    assert key not in str(listed)
     account.revoke_key(key_id)
     with pytest.raises(Unauthenticated):
         reader.whoami()

@@ -1,9 +1,11 @@
 """Chains of access entries: what is written is found, what is meddled with is found too."""
 
+import hashlib
 import os
 import random
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,13 +13,14 @@ from pathlib import Path
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tenancy.access import AccessEvent, AccessJournal, found_in
 from tenancy.authorizer_log import counted, decision_of, lines_since
 from tests.support.journals import journal
-from wardstream.audit_export import heads_of
-from wardstream.chain import ChainHead, check, hidden, read_lines
-from wardstream.errors import Conflict, Unavailable
+from wardstream.audit_export import FORMAT, heads_of, statement, verify_export
+from wardstream.chain import ChainHead, check, hidden, newest_lines, read_lines
+from wardstream.errors import Conflict, Invalid, Unavailable
 
 
 def event(number: int = 0, *, allowed: bool = True, dataset: str = "vitals_1") -> AccessEvent:
@@ -136,9 +139,6 @@ def test_a_part_of_a_chain_is_checked_with_commitments_for_the_rest(tmp_path: Pa
 
 
 def test_checkpoints_that_are_edited_removed_or_forged_are_found() -> None:
-    import hashlib  # noqa: PLC0415
-    from base64 import b64encode  # noqa: PLC0415
-
     key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     lines: list[bytes] = []
     for number in range(1, 6):
@@ -195,6 +195,63 @@ def test_lines_are_read_once_over_restarts_and_rolled_files(tmp_path: Path) -> N
     after = list(lines_since(log, first[-1][0]))
     assert [text for _, text in after] == [b"three\n", b"four\n"]
     assert list(lines_since(log, after[-1][0])) == []
+
+
+def test_newest_lines_come_from_all_files_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wardstream.chain._BLOCK", 700)
+    lines, _ = lines_of(40, tmp_path / "chain")
+    assert list(newest_lines(tmp_path / "chain")) == lines[::-1]
+
+
+def test_a_name_that_a_client_made_up_is_not_kept() -> None:
+    found = counted([each for each in [decision_of(line("icu__anna", "Denied", "READ", "Group:LITERAL:Maria Muster 4711"))] if each])
+    assert "Muster" not in str(found[0].document())
+
+
+def test_a_new_file_with_an_old_inode_is_read_from_its_beginning(tmp_path: Path) -> None:
+    log = tmp_path / "kafka-authorizer.log"
+    log.write_bytes(b"one\ntwo\nthree\n")
+    place = list(lines_since(log, None))[-1][0]
+    log.write_bytes(b"four\nfive\n")
+    assert [text for _, text in lines_since(log, place)] == [b"four\n", b"five\n"]
+
+
+def export_of(chains: dict[str, list[bytes]], heads: dict[str, ChainHead], key: Ed25519PrivateKey, file: Path) -> list[bytes]:
+    content = {"n": 1, "at": "t", "heads": {name: [head.number, head.seal] for name, head in heads.items()}, "previous": ""}
+    checkpoint = orjson.dumps({**content, "signature": b64encode(key.sign(orjson.dumps(content))).decode()})
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    lines = [orjson.dumps({"format": FORMAT, "project": "icu", "public_key": public, "chains": list(chains)}) + b"\n"]
+    for name, found in chains.items():
+        lines += [orjson.dumps({"chain": name}) + b"\n", *found]
+    lines += [orjson.dumps({"checkpoints": 1}) + b"\n", checkpoint + b"\n"]
+    lines.append(statement(key, "icu", list(chains), len(lines), hashlib.sha256(b"".join(lines)).hexdigest()))
+    file.write_bytes(b"".join(lines))
+    return lines
+
+
+def test_any_line_of_an_export_removed_edited_moved_or_cut_off_is_found(tmp_path: Path) -> None:
+    key, file = Ed25519PrivateKey.generate(), tmp_path / "export"
+    query, head = lines_of(5, tmp_path / "query")
+    other, other_head = lines_of(4, tmp_path / "other")
+    lines = export_of({"gateway": other, "query": query}, {"gateway": other_head, "query": head}, key, file)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    assert verify_export(file, public).intact
+
+    def intact(changed: list[bytes]) -> bool:
+        file.write_bytes(b"".join(changed))
+        try:
+            return verify_export(file, public).intact
+        except Invalid:
+            return False
+
+    for place in range(len(lines)):
+        assert not intact(lines[:place] + lines[place + 1 :]), place
+        assert not intact(lines[: place + 1]) or place == len(lines) - 1
+        assert not intact([*lines[:place], lines[place].replace(b"i", b"j", 1), *lines[place + 1 :]]) or b"i" not in lines[place]
+    assert not intact([*lines, b"more\n"])
+    # A chain taken out of header, section and signature by somebody who cannot sign, and by somebody who can but has the checkpoints.
+    forged = export_of({"query": query}, {"gateway": other_head, "query": head}, key, file)
+    assert not intact(forged)
 
 
 def test_reading_goes_on_while_entries_come(chain: AccessJournal) -> None:

@@ -31,8 +31,11 @@ def list_(
     surface: Annotated[str | None, typer.Option(help="rights, broker, rest, rows, sql, online, training, registry, programs, ...")] = None,
     outcome: Annotated[str | None, typer.Option(help="allowed or refused")] = None,
     since: Annotated[datetime | None, typer.Option(help="UTC")] = None,
-    until: Annotated[datetime | None, typer.Option(help="UTC; the first time of a page shows the page before it")] = None,
+    until: Annotated[datetime | None, typer.Option(help="UTC")] = None,
     text: Annotated[str | None, typer.Option(help="anywhere in an entry")] = None,
+    before: Annotated[
+        str | None, typer.Option(help="the place of the first entry that you have: the page before (--output json tells it)")
+    ] = None,
     limit: Annotated[int, typer.Option(help="most entries, up to 1000")] = 50,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -51,6 +54,7 @@ def list_(
             since=since.replace(tzinfo=UTC) if since is not None else None,
             until=until.replace(tzinfo=UTC) if until is not None else None,
             text=text,
+            before=before,
             limit=limit,
         )
     )

@@ -33,9 +33,13 @@ class Audit:
         since: datetime | None = None,
         until: datetime | None = None,
         text: str | None = None,
+        before: str | None = None,
         limit: int = 50,
     ) -> list[dict[str, Any]]:
-        """Return the newest entries that fit, oldest first, at most `limit` (up to 1000); earlier ones come with `until`."""
+        """Return the newest entries that fit, oldest first, at most `limit` (up to 1000).
+
+        The page before comes with the `place` of the first entry as `before`.
+        """
         params = {
             "project": project,
             "by": principal,
@@ -47,6 +51,7 @@ class Audit:
             "since": since.isoformat() if since is not None else None,
             "until": until.isoformat() if until is not None else None,
             "text": text,
+            "before": before,
             "limit": limit,
         }
         found: list[dict[str, Any]] = self._transport.json("GET", "/api/v1/audit/entries", params=params)
