@@ -91,6 +91,9 @@ _VALUES = {
     "name": "out.txt",
     "processor": "beats",
     "role": "reader",
+    "person": "nobody",
+    "session": "0" * 12,
+    "key": "0" * 12,
     "share": "0" * 16,
     "execution": "0" * 32,
 }
