@@ -65,14 +65,15 @@ def test_without_a_good_key_every_route_answers_unauthenticated(stranger: httpx.
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_every_route_but_enrolment_wants_a_proof(stranger: httpx.Client, stack: RunningStack) -> None:
+def test_every_route_but_enrolment_and_login_wants_a_proof(stranger: httpx.Client, stack: RunningStack) -> None:
     opened = []
     for method, path, _ in operations(stack):
         answer = stranger.request(method, re.sub(r"\{\w+\}", "1", path), json={})
         if answer.status_code != 401:
             opened.append(path)
 
-    assert opened == ["/api/v1/enrolments/api-key", "/api/v1/enrolments/certificate"]
+    enrolments = ["/api/v1/enrolments/api-key", "/api/v1/enrolments/certificate"]
+    assert opened == [*enrolments, "/api/v1/login/password", "/api/v1/login/setup", "/api/v1/login/setup/finish"]
 
 
 def test_the_registry_wants_a_proof_in_its_own_shape(stranger: httpx.Client) -> None:

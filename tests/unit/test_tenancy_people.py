@@ -24,6 +24,7 @@ from tenancy.identity.lockout import wait_after
 from tenancy.model import Door, Member, MemberState, Principal, Project, Role, administrator
 from tenancy.people import LoggedIn, People
 from tenancy.policy import SCOPES, Action, decide, outside_scopes
+from tenancy.possession import Possession
 from tenancy.reconcile import Reconciler, Settlement
 from tenancy.repository import Repository
 from tenancy.revocation import Peers, Revoker
@@ -87,6 +88,7 @@ class House:
             signer=GrantSigner(private_pem(key), self.clock),
             verifier=self.verifier,
             intermediates={},
+            possession=Possession(secret=b"s" * 32, platform="test", clock=self.clock),
             clock=self.clock,
             link_file=folder / "link",
         )

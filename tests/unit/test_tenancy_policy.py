@@ -106,6 +106,8 @@ def test_administrator_makes_projects_and_never_sees_data() -> None:
         Action.PROJECT_CREATE,
         Action.PROJECT_LIST,
         Action.PROJECT_DESCRIBE,
+        Action.PERSON_MANAGE,
+        Action.ACCOUNT_MANAGE,
         Action.MEMBER_LIST,
         Action.AUDIT_READ,
     }
