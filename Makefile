@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest
 # More arguments for pytest, for example: make test-unit ARGS='-k names -x'
 ARGS ?=
 
-.PHONY: help setup demo test test-unit test-integration test-e2e test-faults test-scale check format generated bench up down ci lock
+.PHONY: help setup demo test test-unit test-integration test-browser test-e2e test-faults test-scale check format generated bench up down ci lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
@@ -27,6 +27,9 @@ test-unit: setup  ## rules of pure modules: no sockets, seconds
 
 test-integration: setup  ## rules on real Kafka, Redis and database
 	@$(PYTEST) tests/integration $(ARGS)
+
+test-browser: setup  ## the console's pages in Chromium, by role; pictures in build/browser
+	@$(PYTEST) tests/browser $(ARGS)
 
 test-e2e: setup  ## the demo's main line on fewer records
 	@$(PYTEST) tests/e2e $(ARGS)

@@ -89,6 +89,10 @@ class Callers:
         grant = await self._fetched(key, proof, door)
         return Caller(self._verifier.verify(grant), grant)
 
+    def session_of(self, request: Request) -> str | None:
+        """Return the session that `request` is sent with, or None where something else proves who sent it."""
+        return self._proof(request).get("session")
+
     async def _fetched(self, key: bytes, proof: dict[str, Any], door: Door) -> str:
         answer: Any = await self._control.json("POST", "/internal/v1/grants", json={"proof": proof, "project": None, "door": door.value})
         grant, ends = str(answer["grant"]), datetime.fromisoformat(answer["expires_at"]).timestamp() - _MARGIN_SECONDS
