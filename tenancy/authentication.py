@@ -236,15 +236,42 @@ class Authentication:
             project, member = self._enrolling(tenancy, token, now)
             if member.role is Role.SERVICE:
                 raise Denied("a service gets its certificates from the worker that runs it")
-            if member.role in (Role.DATA_SCIENTIST, Role.OBSERVER) and project.sandboxed:
-                raise Denied(
-                    f"project {project.name} is sandboxed: a {member.role} holds no certificate outside the platform. "
-                    "Use this token for an API key (`wardstream credentials api-key <token>`), and run programs inside (`wardstream program run`)"
-                )
-            profile = DEVICE if member.role is Role.DEVICE else OWNER
-            issued = self._issue(tenancy, csr, profile, member, now)
-            tenancy.audit(_event_of(member, "certificate.issue", profile=profile.name, serial=format(issued.serial, "x")), now)
+            _require_outside(project, member)
+            issued = self._issue_outside(tenancy, csr, member, now, "certificate.issue")
         return self._enrolled(member, issued)
+
+    def renew_certificate(self, principal: Principal, csr: str) -> Enrolled:
+        """Return another certificate for the bearer of one that is good, as itself; the one that it has goes on until it ends.
+
+        Raises `Denied` for whoever came with anything else than a certificate of the outside intermediate.
+        """
+        require(decide(principal, Action.CERTIFICATE_RENEW, project=principal.project))
+        if principal.serial is None or principal.door is not Door.OUTSIDE or principal.project is None or principal.member is None:
+            raise Denied("a certificate is renewed with the certificate itself, at the door for client certificates")
+        now = self._clock.now()
+        with self._repository.transaction() as tenancy:
+            project, member = _active(tenancy, principal.project, principal.member)
+            if member.generation != principal.generation:
+                raise Unauthenticated(f"{principal.name} has ended: enrol with a new token")
+            _require_outside(project, member)
+            issued = self._issue_outside(tenancy, csr, member, now, "certificate.renew")
+        return self._enrolled(member, issued)
+
+    def certificates(self, principal: Principal, project: ProjectName) -> list[StoredCertificate]:
+        """Return the project's certificates that have not expired, the newest first; for its owners."""
+        require(decide(principal, Action.CERTIFICATE_LIST, project=project), f"project {project}")
+        with self._repository.transaction() as tenancy:
+            if principal.member is not None:
+                _, member = _active(tenancy, project, principal.member)
+                if (member.generation, member.role) != (principal.generation, principal.role):
+                    raise Unauthenticated("rights have changed since this grant was signed: ask again")
+            return tenancy.credentials.certificates(project)
+
+    def _issue_outside(self, tenancy: Transaction, csr: str, member: Member, now: datetime, action: str) -> IssuedCertificate:
+        profile = DEVICE if member.role is Role.DEVICE else OWNER
+        issued = self._issue(tenancy, csr, profile, member, now)
+        tenancy.audit(_event_of(member, action, profile=profile.name, serial=format(issued.serial, "x")), now)
+        return issued
 
     def enrol_api_key(self, token: str) -> tuple[str, str]:
         """Return an API key and its principal for the bearer of `token`, which is used up by it; the key is shown this once."""
@@ -377,6 +404,14 @@ def _proven(secret: Secret | None, stored: StoredSecret | None, now: datetime, r
     if stored.expires_at is not None and now >= stored.expires_at:
         raise Unauthenticated(refusal)
     return stored
+
+
+def _require_outside(project: Project, member: Member) -> None:
+    if project.sandboxed and member.role in (Role.DATA_SCIENTIST, Role.OBSERVER, Role.RESTRICTED):
+        raise Denied(
+            f"project {project.name} is sandboxed: a {member.role} holds no certificate outside the platform. "
+            "Use this token for an API key (`wardstream credentials api-key <token>`), and run programs inside (`wardstream program run`)"
+        )
 
 
 def _active(tenancy: Transaction, project: ProjectName, name: MemberName) -> tuple[Project, Member]:

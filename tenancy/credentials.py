@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from tenancy import tables
 from wardstream.names import MemberName, ProjectName
@@ -301,6 +301,25 @@ class Credentials:
             table.c.project == project, table.c.profile.not_in(_INSIDE), table.c.revoked_at.is_(None), table.c.expires_at > now
         )
         return frozenset((MemberName(row.member), row.generation) for row in self._connection.execute(query))
+
+    def certificates(self, project: ProjectName) -> list[StoredCertificate]:
+        """Return the project's certificates that have not expired, revoked ones too, the newest first."""
+        table = tables.certificates
+        rows = self._connection.execute(select(table).where(table.c.project == project).order_by(table.c.issued_at.desc()))
+        return [
+            StoredCertificate(int(row.serial, 16), _holder(row), row.profile, row.issued_at, row.expires_at, row.revoked_at) for row in rows
+        ]
+
+    def expiring(self, before: datetime) -> int:
+        """Return how many members hold no certificate outside that is good after `before`, of those who hold one now."""
+        table = tables.certificates
+        newest = (
+            select(func.max(table.c.expires_at).label("ends"))
+            .where(table.c.profile.not_in(_INSIDE), table.c.revoked_at.is_(None))
+            .group_by(table.c.project, table.c.member, table.c.generation)
+            .subquery()
+        )
+        return int(self._connection.execute(select(func.count()).where(newest.c.ends < before)).scalar_one())
 
     def revoke_all(self, holder: Holder, at: datetime) -> None:
         """End every key, token, session and certificate of a member, of this generation and of those before."""

@@ -26,6 +26,9 @@ class Action(StrEnum):
     """Accounts of people: add, disable, reset."""
     ACCOUNT_MANAGE = "account.manage"
     """One's own sessions, keys and factors."""
+    CERTIFICATE_LIST = "certificate.list"
+    CERTIFICATE_RENEW = "certificate.renew"
+    """One's own, by itself."""
     MEMBER_ADD = "member.add"
     MEMBER_ALTER = "member.alter"
     MEMBER_REMOVE = "member.remove"
@@ -85,6 +88,7 @@ _OBSERVER = (
             Action.QUOTA_READ,
             Action.ACTIVITY_READ,
             Action.ACCOUNT_MANAGE,
+            Action.CERTIFICATE_RENEW,
             Action.MEMBER_LIST,
             Action.SHARE_LIST,
             Action.DATASET_LIST,
@@ -104,6 +108,7 @@ _OWNER = frozenset(Action) - {Action.PROJECT_CREATE, Action.QUOTA_SET, Action.PE
 _RESTRICTED = frozenset({Action.DATASET_LIST, Action.SCHEMA_READ, Action.ROW_READ, Action.ONLINE_READ})
 _RESTRICTED_PROJECT = _RESTRICTED | {
     Action.ACCOUNT_MANAGE,
+    Action.CERTIFICATE_RENEW,
     Action.PROJECT_LIST,
     Action.PROJECT_DESCRIBE,
     Action.PROGRAM_RUN,
@@ -257,6 +262,7 @@ def _for_machine(principal: Principal, action: Action, dataset: Dataset | None) 
     service = principal.role is Role.SERVICE
     if dataset is None:
         known = {Action.PROJECT_DESCRIBE, Action.PROJECT_LIST, Action.DATASET_LIST, Action.SCHEMA_READ}
+        known |= {Action.CERTIFICATE_RENEW} if not service else set()
         known |= {Action.RECORD_WRITE, *(_KEPT_INSIDE | {Action.SCHEMA_REGISTER} if service else ())}
         return _ALLOWED if action in known else _refused(f"a {principal.role} may not {action}")
     reads = service and dataset.name in principal.reads

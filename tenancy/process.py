@@ -6,11 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from confluent_kafka import Producer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from fastapi import FastAPI
+from prometheus_client import Gauge
 
 from tenancy import api
 from tenancy.access import AccessJournal
@@ -18,6 +20,7 @@ from tenancy.acls import AUDIT_TOPIC
 from tenancy.audit_trail import AuditTrail
 from tenancy.authentication import Authentication
 from tenancy.authority.init import AuthorityKeys, open_authority
+from tenancy.authority.profile import Intermediate
 from tenancy.broker import Broker
 from tenancy.checkpoints import Auditor, Chains
 from tenancy.first_start import open_database
@@ -74,6 +77,10 @@ def run(settings: ControlSettings, clock: Clock) -> None:
 
 # Processes that decide about data; the others only run what is decided.
 _KEEP_CHAINS = frozenset({"gateway", "query", "stream-worker"})
+
+
+_EXPIRING = Gauge("wardstream_certificates_expiring", "Members whose certificate outside ends within a day and is not renewed")
+_AUTHORITY_LEFT = Gauge("wardstream_authority_seconds_left", "How long an issuing authority's certificate is still good", ["authority"])
 
 
 class AuditTopic:
@@ -145,6 +152,7 @@ class Upkeep:
             return
         with self._repository.transaction() as tenancy:
             tenancy.credentials.forget_expired(self._clock.now())
+            _EXPIRING.set(tenancy.credentials.expiring(self._clock.now() + timedelta(days=1)))
             tenancy.shares.forget_voids(self._clock.now() - EXECUTION_GRANT_LIFETIME * 2)
         self._waiting = None
 
@@ -229,6 +237,9 @@ def build(
     pair = (settings.tls.certificate_file, settings.tls.key_file)
     keeping = {name: url for name, url in settings.peers.items() if name in _KEEP_CHAINS}
     chains = Chains(journal, {name: Transport(url, ca_file=settings.tls.ca_file, certificate=pair) for name, url in keeping.items()})
+    for name in Intermediate:
+        ends = x509.load_pem_x509_certificate((settings.pki / f"{name}.pem").read_bytes()).not_valid_after_utc
+        _AUTHORITY_LEFT.labels(name).set_function(lambda ends=ends: (ends - clock.now()).total_seconds())  # type: ignore[misc]  # bound now
     auditor = Auditor(
         journal=journal,
         chains=chains,

@@ -15,7 +15,7 @@ from tenancy.possession import ShownToken
 from tenancy.routes.context import PEERS, Body, Caller, Credentials, Service, internal, platform, public, require_peer
 from wardstream.clock import Clock
 from wardstream.errors import Invalid
-from wardstream.names import parse_member, parse_project
+from wardstream.names import parse_member, parse_project, principal_of
 
 # Values
 
@@ -198,6 +198,50 @@ def enrol_api_key(body: EnrolKey, credentials: Credentials) -> ApiKey:
     """For people."""
     key, principal = credentials.enrol_api_key(body.token)
     return ApiKey(api_key=key, principal=principal)
+
+
+# Certificates of members
+
+
+class RenewCertificate(Body):
+    """A certificate signing request, of the same key or of a new one."""
+
+    csr: str
+
+
+class CertificateState(BaseModel):
+    """A certificate that was issued; the key is nobody's but its holder's."""
+
+    serial: str
+    member: str
+    principal: str
+    profile: str
+    issued_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+
+
+@public.post("/account/certificate", name="renew-certificate", summary="Renew the certificate that the caller shows")
+def renew_certificate(body: RenewCertificate, principal: Caller, credentials: Credentials) -> Certificate:
+    """At the door for client certificates; the one that is shown goes on until it ends."""
+    return _certificate(credentials.renew_certificate(principal, body.csr))
+
+
+@public.get("/projects/{project}/certificates", name="list-certificates", summary="Certificates of a project's members")
+def list_certificates(project: str, principal: Caller, credentials: Credentials) -> list[CertificateState]:
+    """Data owners only: those that have not expired, the newest first."""
+    return [
+        CertificateState(
+            serial=format(each.serial, "x"),
+            member=each.holder.member or "",
+            principal=principal_of(parse_project(project), each.holder.member, each.holder.generation) if each.holder.member else "",
+            profile=each.profile,
+            issued_at=each.issued_at,
+            expires_at=each.expires_at,
+            revoked_at=each.revoked_at,
+        )
+        for each in credentials.certificates(principal, parse_project(project))
+    ]
 
 
 # On behalf of a caller, for processes only: each would carry a person at the outside door past the sandbox

@@ -36,6 +36,14 @@ class Context:
             return connection.projects.get(name)
         return login(self.url, api_key_file=self.api_key_file, ca=self.ca, certificate=self.certificate)
 
+    def by_certificate(self, folder: Path) -> Transport:
+        """Return a transport that shows the certificate in `folder`, at the outside door."""
+        found = client_settings()
+        url, ca = self.url or found.url, self.ca or folder / "ca.pem"
+        if not url:
+            raise Invalid("give --url, or export WARDSTREAM_URL: the address of the door for client certificates")
+        return connect(url, ca=ca, certificate=(folder / "certificate.pem", folder / "key.pem")).transport
+
     def anonymous(self) -> Transport:
         """Return a transport that shows no identity, for enrolment by token."""
         found = client_settings()

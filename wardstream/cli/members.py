@@ -8,10 +8,14 @@ from typing import Annotated
 
 import typer
 from cryptography import x509
+from rich.console import Console
+from rich.progress import Progress
 
 from wardstream.cli.context import OutputOption, ProjectOption, of
 from wardstream.cli.output import Output, say, show, show_one
-from wardstream.client.credentials import api_key, enrol
+from wardstream.client.agent import RenewalAgent
+from wardstream.client.credentials import api_key, enrol, pkcs12, renew, write_bytes, write_secret
+from wardstream.client.devices import device_tokens, read_devices
 from wardstream.client.projects import MemberAltered
 from wardstream.errors import Invalid
 
@@ -20,6 +24,7 @@ credentials = typer.Typer(help="Get certificates and API keys from enrolment tok
 
 
 _ROLES = "data-owner, data-scientist, observer, restricted, device, service, or a role of the project's own"
+FolderOption = Annotated[Path, typer.Option("--folder", "-d", help="where key.pem, certificate.pem and ca.pem lie")]
 ReadOption = Annotated[list[str] | None, typer.Option("--read", help="dataset that a service or restricted member reads; repeatable")]
 WriteOption = Annotated[list[str] | None, typer.Option("--write", help="dataset that a device or service writes; repeatable")]
 ColumnsOption = Annotated[
@@ -186,6 +191,107 @@ def show_(
     name = found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
     until = found.not_valid_after_utc.astimezone(UTC)
     show_one({"principal": name, "serial": f"{found.serial_number:x}", "from": found.not_valid_before_utc, "until": until}, output)
+
+
+@app.command("add-devices")
+def add_devices(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="CSV with the columns name and writes; several datasets separated by ';'")],
+    tokens: Annotated[Path, typer.Option("--tokens", help="where name, principal, token and end of each go, mode 0600")] = Path(
+        "tokens.csv"
+    ),
+    project: ProjectOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Add many devices and write their enrolment tokens to a file (owners). Repeating it adds what is missing.
+
+    Every row is checked before the first device is added.
+    """
+    found = of(context).project(project)
+    rows = read_devices(file)
+    there = {member.name: member for member in found.members() if member.state == "active"}
+    datasets = {dataset.name for dataset in found.topics.list()}
+    faults = [
+        f"line {row.line}: dataset {name} is not there: create it first" for row in rows for name in row.writes if name not in datasets
+    ]
+    for row in rows:
+        known = there.get(row.name)
+        if known is not None and (known.role != "device" or set(known.writes) != set(row.writes)):
+            faults.append(
+                f"line {row.line}: {row.name} is a member already, as {known.role}, writing {', '.join(known.writes) or 'nothing'}"
+            )
+    if faults:
+        raise Invalid(f"{file} was not used, nothing was added: " + "; ".join(faults[:20]))
+    missing = [row for row in rows if row.name not in there]
+    made = []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        for row in bar.track(missing, description="devices"):
+            enrolment = found.add_member(row.name, "device", writes=row.writes)
+            made.append((row.name, enrolment.principal, enrolment.token, enrolment.expires_at))
+            write_secret(tokens, device_tokens(made))
+    show_one({"added": len(made), "there already": len(rows) - len(missing), "tokens": tokens if made else None}, output)
+
+
+@credentials.command("renew")
+def renew_(
+    context: typer.Context,
+    folder: FolderOption = Path("credentials"),
+    new_key: Annotated[bool, typer.Option("--new-key", help="make another key too")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Renew the certificate in a folder with itself, at the door for client certificates (WARDSTREAM_URL)."""
+    made = renew(of(context).by_certificate(folder), folder, new_key=new_key)
+    show_one({"principal": made.principal, "certificate": made.certificate_file, "expires": made.expires_at}, output)
+
+
+@credentials.command("agent")
+def agent(
+    context: typer.Context,
+    folder: FolderOption = Path("credentials"),
+    once: Annotated[bool, typer.Option("--once", help="renew if half of the life is over, and end")] = False,
+) -> None:
+    """Keep the certificate in a folder good: renew it from half of its life on, until stopped.
+
+    Clients read the new one at their next connection; the file changes at once, and the key stays.
+    """
+    RenewalAgent(folder, lambda: of(context).by_certificate(folder), say=say).run(once=once)
+
+
+@credentials.command("list")
+def list_certificates(context: typer.Context, project: ProjectOption = None, output: OutputOption = Output.TABLE) -> None:
+    """List the certificates of a project's members that have not expired (owners)."""
+    found = of(context).project(project).certificates()
+    rows = [
+        {
+            "serial": each["serial"],
+            "principal": each["principal"],
+            "profile": each["profile"],
+            "issued": each["issued_at"],
+            "expires": each["expires_at"],
+            "revoked": each["revoked_at"],
+        }
+        for each in found
+    ]
+    show(rows, output, empty="no certificates")
+
+
+@credentials.command("export")
+def export(
+    folder: FolderOption = Path("credentials"),
+    file: Annotated[Path, typer.Option("--pkcs12", help="where the PKCS #12 file goes, mode 0600")] = Path("credentials.p12"),
+    password_file: Annotated[Path | None, typer.Option(help="file with its password; asked for if left out")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Write key and certificates as PKCS #12, for Java and Windows clients."""
+    if password_file is None:
+        password = str(typer.prompt("Password of the file", hide_input=True, confirmation_prompt=True, err=True))
+    else:
+        try:
+            password = password_file.read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Invalid(f"{password_file} cannot be read as text") from error
+    write_bytes(file, pkcs12(folder, password, "wardstream"))
+    show_one({"file": file}, output)
 
 
 def _show_altered(done: MemberAltered, output: Output) -> None:

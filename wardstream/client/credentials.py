@@ -6,14 +6,16 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
 from wardstream.client.transport import Transport
 from wardstream.errors import Invalid
@@ -44,13 +46,63 @@ def enrol(transport: Transport, token: str, folder: Path) -> Credentials:
         _replacing(certificate_file, 0o644) as for_certificate,
         _replacing(ca_file, 0o644) as for_ca,
     ):
-        for_key.write(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
-        )
+        for_key.write(_private_pem(key))
         answer = transport.json("POST", "/api/v1/enrolments/certificate", json={"token": token, "csr": signing_request(key)})
         for_certificate.write(answer["certificate"])
         for_ca.write(answer["root"])
     return Credentials(answer["principal"], certificate_file, key_file, ca_file, answer["expires_at"])
+
+
+def renew(transport: Transport, folder: Path, *, new_key: bool = False) -> Credentials:
+    """Renew the certificate in `folder` with itself; `transport` shows it at the outside door.
+
+    The key stays unless `new_key`: only the certificate's file changes, at once, so that whoever reads it finds a pair that
+    belongs together. Raises `Unauthenticated` where the membership has ended or the certificate has expired.
+    """
+    key_file, certificate_file, ca_file = folder / "key.pem", folder / "certificate.pem", folder / "ca.pem"
+    key = ec.generate_private_key(ec.SECP256R1()) if new_key else _key_of(key_file)
+    with ExitStack() as files:
+        for_certificate = files.enter_context(_replacing(certificate_file, 0o644))
+        if new_key:
+            files.enter_context(_replacing(key_file, 0o600)).write(_private_pem(key))
+        answer = transport.json("POST", "/api/v1/account/certificate", json={"csr": signing_request(key)})
+        for_certificate.write(answer["certificate"])
+    return Credentials(answer["principal"], certificate_file, key_file, ca_file, answer["expires_at"])
+
+
+def life_of(certificate_file: Path) -> tuple[datetime, datetime]:
+    """Return from when until when a certificate is good; raises `Invalid` for a file that holds none."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{certificate_file} is not a readable PEM certificate") from error
+    return found.not_valid_before_utc, found.not_valid_after_utc
+
+
+def pkcs12(folder: Path, password: str, name: str) -> bytes:
+    """Return key and certificates of `folder` as PKCS #12, encrypted with `password`, for clients that read nothing else."""
+    if not password:
+        raise Invalid("a password is wanted: the file holds the private key")
+    try:
+        leaf, *rest = x509.load_pem_x509_certificates((folder / "certificate.pem").read_bytes())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{folder / 'certificate.pem'} is not a readable PEM certificate") from error
+    encryption = serialization.BestAvailableEncryption(password.encode())
+    return serialize_key_and_certificates(name.encode(), _key_of(folder / "key.pem"), leaf, rest, encryption)
+
+
+def _key_of(file: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise Invalid(f"{file} is not a readable private key in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Invalid(f"{file} holds a key of another kind than ours: enrol anew")
+    return key
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
 
 
 def api_key(transport: Transport, token: str, file: Path) -> str:
@@ -85,6 +137,12 @@ def registry_settings(transport: Transport) -> dict[str, Any]:
         "bearer.auth.custom.provider.function": fields,
         "bearer.auth.custom.provider.config": {},
     }
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write bytes that hold a secret to `file` (mode 0600), whole or not at all."""
+    with _replacing(file, 0o600) as target:
+        target.buffer.write(content)  # type: ignore[attr-defined]  # a text file on a binary one
 
 
 def write_secret(file: Path, text: str) -> None:

@@ -180,6 +180,11 @@ class Project:
         body = {key: value for key, value in given.items() if value is not None}
         return _altered(self._transport.json("PATCH", f"{self._path}/members/{path_part(name)}", json=body))
 
+    def certificates(self) -> list[dict[str, Any]]:
+        """Return the certificates of the project's members that have not expired, the newest first (owners)."""
+        found: list[dict[str, Any]] = self._transport.json("GET", f"{self._path}/certificates")
+        return found
+
     def lost_key(self, name: str, *, reason: str = "lost") -> MemberAltered:
         """End a member's lost or stolen key everywhere (owners); the member stays, as another principal, and enrols anew."""
         return _altered(self._transport.json("POST", f"{self._path}/members/{path_part(name)}/lost-key", json={"reason": reason}))
