@@ -407,12 +407,12 @@ class Reconciler:
         if self._drift is not None:
             with self._repository.transaction() as tenancy:
                 known = json.loads(tenancy.fact(_LOG_READ) or "null")
-            place, alterations = self._drift.since(Place(*known) if known else None)
+            place, alterations = self._drift.since(Place(**known) if isinstance(known, dict) else None)
         with self._repository.transaction() as tenancy:
             for event in repairs(changes, alterations, failures):
                 tenancy.audit(event, self._clock.now())
             if place is not None:
-                tenancy.put_fact(_LOG_READ, json.dumps([place.inode, place.offset]))
+                tenancy.put_fact(_LOG_READ, json.dumps(vars(place)))
 
     # Quotas
 

@@ -52,6 +52,7 @@ _BODIES: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("POST", "/feature-groups/{group}/{version}/rows"): {"content": _ROWS, "headers": _ARROW},
     ("PATCH", ""): {"json": {"description": "new"}},
+    ("PATCH", "/quota"): {"json": {"limits": {"topics": 10}}},
     ("POST", "/hand-over"): {"json": {"to": "anna"}},
     # Not the name: whoever may close a project shall not close the tests'.
     ("POST", "/close"): {"json": {"confirm": "no"}},
