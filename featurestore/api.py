@@ -228,9 +228,10 @@ def create_feature_group(asking: Asking, service: Service, project: str, body: N
     summary="One version of a feature group",
     response_model=FeatureGroupShown,
 )
-def feature_group(asking: Asking, service: Service, project: str, group: str, version: Version) -> dict[str, Any]:
-    """Return the version."""
-    return _shown(service.group(asking, project, group, version))
+def feature_group(asking: Asking, service: Service, project: str, group: str, version: Version, for_insert: bool = False) -> dict[str, Any]:
+    """Return the version; with `for_insert`, refuse where the project has no room for more rows."""
+    found = service.group_for_insert if for_insert else service.group
+    return _shown(found(asking, project, group, version))
 
 
 @public.delete(

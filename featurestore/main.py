@@ -15,6 +15,7 @@ from featurestore.online_stores import RedisStores
 from featurestore.repository import Repository
 from featurestore.service import FeatureStoreService
 from featurestore.sql.engine import SqlEngine
+from featurestore.usage import Usage
 from schemas.api import registry as registry_routes
 from schemas.log import SchemaLog, open_log
 from schemas.registry import RegistryService
@@ -75,11 +76,13 @@ def build(settings: QuerySettings, repository: Repository, log: SchemaLog, sql: 
     verifier = CautiousVerifier(settings.grants_key_file.read_bytes(), clock, control.recent)
     journal = AccessJournal.of(settings, clock)
     registry = RegistryService(log, journal)
+    online = RedisStores(settings.redis, control)
     service = FeatureStoreService(
         repository=repository,
         control=control,
         registry=registry,
-        online=RedisStores(settings.redis, control),
+        online=online,
+        usage=Usage(control=control, online=online, warehouse=settings.warehouse),
         sql=sql,
         journal=journal,
         warehouse=settings.warehouse,

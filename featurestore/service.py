@@ -34,6 +34,7 @@ from featurestore.sink import MarkedStore, remove_online
 from featurestore.sql.engine import SqlAnswer, SqlEngine, SqlTable
 from featurestore.sql.statement import TableShape, check
 from featurestore.training import PinnedTable, TrainingSpec, snapshot, sources
+from featurestore.usage import Usage
 from schemas.errors import SubjectNotFound
 from schemas.registry import RegistryService
 from tenancy.access import AccessJournal, access_event
@@ -185,6 +186,7 @@ class FeatureStoreService:
         control: Control,
         registry: RegistryService,
         online: OnlineStores,
+        usage: Usage,
         sql: SqlEngine,
         journal: AccessJournal,
         warehouse: Path,
@@ -194,6 +196,7 @@ class FeatureStoreService:
         self._control = control
         self._registry = registry
         self._online = online
+        self._usage = usage
         self._sql = sql
         self._journal = journal
         self._warehouse = warehouse
@@ -225,6 +228,12 @@ class FeatureStoreService:
         owner = self._project(caller, project, Action.DATASET_LIST)
         return _as_seen_by(caller, self._group(caller, owner, name, version, Action.DATASET_LIST))
 
+    def group_for_insert(self, caller: Caller, project: str, name: str, version: int) -> StoredGroup:
+        """Return one version as `group` does; raises `LimitExceeded` where the project has no room for more rows."""
+        found = self.group(caller, project, name, version)
+        self._usage.require_room(found.group.project)
+        return found
+
     def create_group(self, caller: Caller, project: str, document: Mapping[str, Any], *, partitions: int = 1) -> StoredGroup:
         """Make a feature group: topic with its rights, subject, table, catalogue entry; return it when all of them are there.
 
@@ -233,6 +242,7 @@ class FeatureStoreService:
         difference where it exists otherwise, and for a version that was deleted: its name is not given out again.
         """
         owner = self._project(caller, project, Action.FEATURE_GROUP_CREATE)
+        self._usage.require_room(owner)
         if not 1 <= partitions <= _MOST_PARTITIONS:
             raise Invalid(f"partitions must be 1 to {_MOST_PARTITIONS}, got {partitions}")
         stored = self._entered(caller, owner, document, partitions)

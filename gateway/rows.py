@@ -85,7 +85,7 @@ class RowWriter:
         owner = parse_project(project)
         path = f"/v1/projects/{owner}/feature-groups/{parse_group(name)}/{version}"
         query = self._query.acting(caller.grant)
-        group = group_from_document(owner, query.json("GET", path))
+        group = group_from_document(owner, query.json("GET", path, params={"for_insert": True}))
         self._require_write(caller, owner, group.dataset)
         # Not before it is known that the caller may write: reading a body costs memory.
         table = arrow_table(body)

@@ -108,6 +108,11 @@ class Control:
         found: Mapping[str, Any] = self._transport.json("GET", f"/internal/v1/projects/{project}/storage-credentials")
         return StoreCredentials(found["redis_user"], found["redis_password"], base64.b64decode(found["pseudonym_key"]))
 
+    def report_usage(self, project: ProjectName, used: Mapping[str, int]) -> dict[str, int | None]:
+        """Tell what the project uses and return its limits."""
+        found = self._transport.json("POST", "/internal/v1/usage", json={"used": {project: dict(used)}})
+        return dict(found[project])
+
     def recent(self) -> Recent:
         """Return who was removed and which grants became void within the life of a grant."""
         return Recent.of(self._transport.json("GET", "/internal/v1/revocations"))

@@ -70,11 +70,13 @@ def client_quotas(quota: ProjectQuota) -> dict[str, float]:
 
 def check(project: ProjectName, name: str, quota: ProjectQuota, used: int, more: int = 1) -> None:
     """Raise `LimitExceeded` where `more` beside what is `used` would exceed the quota `name`; says limit, use and who can raise it."""
-    limit = getattr(quota, name)
+    require_room(project, name, getattr(quota, name), used, more)
+
+
+def require_room(project: ProjectName, name: str, limit: int | None, used: int, more: int = 1) -> None:
+    """As `check`, for a limit that was told by control."""
     if limit is not None and more > 0 and used + more > limit:
-        raise LimitExceeded(
-            f"project {project} may have {limit} {name.replace('_', ' ')} and has {used}, {more} more are too many: {_ADVICE}"
-        )
+        raise LimitExceeded(f"project {project} has {used} of {limit} {name.replace('_', ' ')}, {more} more would be too many: {_ADVICE}")
 
 
 def check_members(project: ProjectName, members: Collection[Member], quota: ProjectQuota) -> None:

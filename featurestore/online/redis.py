@@ -54,6 +54,7 @@ class RedisOnlineStore:
         self._client = client
         # One colon less than the key of any entity has.
         self._marks = f"p:{{{project}}}:marks"
+        self._bytes = f"p:{{{project}}}:bytes"
         self._pseudonyms = Pseudonyms(project, pseudonym_key)
         self._codecs: dict[FeatureGroup, RowCodec] = {}
         self._names: dict[str, dict[tuple[object, ...], bytes]] = {}
@@ -117,6 +118,12 @@ class RedisOnlineStore:
         """See `MarkedStore`."""
         with _translated("remove from the online store"):
             self._client.hdel(self._marks, group.dataset)
+            self._client.hdel(self._bytes, group.dataset)
+
+    def bytes_used(self) -> int:
+        """See `usage.CountedStore`. Rows of single entities that were removed count until their group is."""
+        with _translated("read from the online store"):
+            return sum(map(int, cast(dict[bytes, bytes], self._client.hgetall(self._bytes)).values()))
 
     def _online_keys(self, group: FeatureGroup, table: pa.Table) -> list[bytes]:
         entity, names = group.entity, self._names.setdefault(group.entity, {})

@@ -21,13 +21,13 @@ from tenancy.access import AccessJournal, access_event
 from tenancy.grants import GrantVerifier
 from tenancy.model import Door, Principal, Role
 from tenancy.policy import Action, Decision, decide
+from tenancy.quotas import require_room
 from wardstream.clock import Clock
 from wardstream.errors import Conflict, Denied, LimitExceeded, NotFound, WardstreamError
 from wardstream.names import ProjectName, parse_member, parse_project, split_principal
 
 logger = logging.getLogger(__name__)
 
-MOST_QUEUED = 50
 _LIST = 200
 _LOG_BYTES = 16 << 20
 _FILE_BYTES = 1 << 30
@@ -85,9 +85,9 @@ class ProgramService:
         service = parse_member(run_as) if run_as is not None else None
         id = self._new_id()
         with self._repository.transaction() as streams:
-            waiting = sum(each.project == owner for each in streams.unended())
-        if waiting >= MOST_QUEUED:
-            raise LimitExceeded(f"project {owner} has {waiting} programs queued or running, the most at a time: wait or stop some")
+            waiting = _unended(streams, owner)
+        limit = self._control.report_usage(owner, {"executions": waiting})["executions"]
+        require_room(owner, "executions", limit, waiting)
         execution_grant = self._control.execution_grant(grant, owner, id, service)
         execution = Execution(
             id=id,
@@ -102,6 +102,8 @@ class ProgramService:
         )
         self._keep_files(id, program)
         with self._repository.transaction() as streams:
+            # Again: others may have been queued while this one got its grant.
+            require_room(owner, "executions", limit, _unended(streams, owner))
             streams.add_execution(execution, program, execution_grant)
         # Announced after it is kept: one that is kept and not announced, since the broker is away, is announced later.
         try:
@@ -342,6 +344,10 @@ def _known(streams: Transaction, id: str) -> Execution:
 def _open_to(principal: Principal, execution: Execution) -> bool:
     """Return whether the principal may see an execution at all: what a program printed may be rows that a restricted member may not see."""
     return principal.role is not Role.RESTRICTED or principal.name in (execution.started_by, execution.principal)
+
+
+def _unended(streams: Transaction, project: ProjectName) -> int:
+    return sum(each.project == project for each in streams.unended())
 
 
 def _of(streams: Transaction, project: ProjectName, id: str, principal: Principal) -> Execution:

@@ -169,7 +169,7 @@ def test_a_quota_of_n_lets_n_be_there_and_refuses_one_more(town: Town, quota: st
     town.topic("one")
     town.admin("PATCH", "quota", {"limits": {quota: 2}})
     town.topic("two")
-    with pytest.raises(LimitExceeded, match=f"may have 2 {quota} and has 2, 1 more are too many: an administrator can raise it"):
+    with pytest.raises(LimitExceeded, match=f"has 2 of 2 {quota}, 1 more would be too many: an administrator can raise it"):
         make(town)
     shown = {each["name"]: each for each in town.owner.call("GET", "quota")}
     assert (shown[quota]["limit"], shown[quota]["used"]) == (2, 2)

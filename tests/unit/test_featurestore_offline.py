@@ -390,6 +390,7 @@ def store(folder: Path, control: WardstreamError, sql: object = None) -> Feature
         control=Control(cast(Transport, RefusingControl(control))),
         registry=unused,
         online=unused,
+        usage=unused,
         sql=cast(SqlEngine, sql),
         journal=journal(folder / "audit"),
         warehouse=folder,

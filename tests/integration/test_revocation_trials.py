@@ -1,0 +1,49 @@
+"""Removals on the real broker: how long the last record takes, and in which order the broker is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tenancy.authorizer_log import decision_of
+from tests.integration.test_tenancy_broker import Peers, Town
+from tests.support.removals import removals, summary
+from tests.support.stack import RunningStack
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def peers(stack: RunningStack) -> Iterator[Peers]:
+    opened = Peers(stack)
+    yield opened
+    opened.close()
+
+
+def test_the_last_record_of_ten_removed_members_comes_within_a_second(peers: Peers) -> None:
+    last = removals(Town(peers), live=5, parked=5)
+    assert max(last) < 1, summary(last)
+
+
+def test_a_removed_members_fetches_are_stopped_before_its_rights_go(peers: Peers, stack: RunningStack) -> None:
+    town = Town(peers)
+    town.add("anna", "data-scientist")
+    log = stack.home / "logs" / "kafka-authorizer.log"
+    place = log.stat().st_size
+    town.owner.call("DELETE", "members/anna")
+
+    def asked() -> list[str]:
+        with log.open("rb") as file:
+            file.seek(place)
+            lines = file.read().splitlines()
+        requests = []
+        for line in lines:
+            found = decision_of(line)
+            if found is not None and found.principal == "ws-control" and found.operation in ("ALTER", "ALTER_CONFIGS"):
+                requests.append(found.operation)
+        return requests
+
+    eventually(lambda: "ALTER" in asked())
+    assert asked()[:2] == ["ALTER_CONFIGS", "ALTER"]
