@@ -39,13 +39,13 @@ def _limits(request: Request) -> ProjectLimits:
 Limits = Annotated[ProjectLimits, Depends(_limits)]
 
 
-@public.get("/projects/{project}/quota", name="project-quota", response_model=list[LimitState])
+@public.get("/projects/{project}/quota", name="project-quota", summary="What a project may have, and has", response_model=list[LimitState])
 def quota(caller: Caller, limits: Limits, project: str) -> list[Limit]:
     """Show what the project may have, and what is used of it."""
     return limits.limits(caller, parse_project(project))
 
 
-@public.patch("/projects/{project}/quota", name="set-project-quota", response_model=list[LimitState])
+@public.patch("/projects/{project}/quota", name="set-project-quota", summary="Set quotas of a project", response_model=list[LimitState])
 def set_quota(caller: Caller, limits: Limits, project: str, body: SetQuota) -> list[Limit]:
     """Set quotas of the project (administrators); a limit of n lets n be there."""
     return limits.set(caller, parse_project(project), body.limits)

@@ -165,6 +165,13 @@ def test_3_a_processors_internal_topics_are_made_from_its_declaration(town: Town
     proc = Party(town, "proc", "service", "")
     proc.write(internal, b"state")
     assert _internal(proc, internal) == [b"state"]
+    # No member reads or writes it, or moves the processor's place in its sources.
+    assert _first_answer(town.owner, internal) == "TOPIC_AUTHORIZATION_FAILED"
+    with pytest.raises(Denied):
+        town.owner.write(internal, b"other state")
+    admin = admin_of(town.owner)
+    place = ConsumerGroupTopicPartitions(f"ws.{town.name}.proc.1.source", [TopicPartition(f"{town.name}.beats", 0, 0)])
+    assert refusal(admin.alter_consumer_group_offsets([place], request_timeout=10)) == "GROUP_AUTHORIZATION_FAILED"
     # And nobody makes topics by themselves, the processor neither.
     for party in (proc, town.owner):
         admin = admin_of(party)
