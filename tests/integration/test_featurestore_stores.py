@@ -198,7 +198,9 @@ def test_a_row_too_short_to_be_compared_is_refused_before_anything_is_written(se
 
 def test_no_identifier_is_in_a_key(server: Server) -> None:
     server.store("icu.write").put_many(VITALS, rows(("patient-4711", 0, 0, 1)))
-    [key] = stored(server)
+    found = stored(server)
+    assert found.pop(b"p:{icu}:bytes").keys() == {b"vitals_1"}
+    [key] = found
     assert key.startswith(b"p:{icu}:patient:")
     assert b"4711" not in key
 
@@ -337,13 +339,19 @@ def test_a_store_that_lost_its_data_is_rebuilt_from_the_table(server: Server, tm
     copy = OnlineCopy(table, writer)
     copy.keep()
     before = stored(server)
+    counted = before.pop(b"p:{icu}:bytes")
     assert before.pop(b"p:{icu}:marks") == {b"vitals_1": b"41"}
     assert len(before) == 20
     server.client("control").flushdb()
     assert copy.keep() == 20
     after = stored(server)
     assert after.pop(b"p:{icu}:marks") == {b"vitals_1": b"41"}
+    assert after.pop(b"p:{icu}:bytes") == counted
     assert after == before
+    # What a field and its key take: each row once, however often it was written.
+    assert int(counted[b"vitals_1"]) == sum(
+        len(key) + len(field) + len(row) for key, fields in after.items() for field, row in fields.items()
+    )
 
 
 def test_rows_of_a_group_are_removed_by_whoever_reads_and_those_of_others_stay(server: Server, tmp_path: Path) -> None:
@@ -357,5 +365,7 @@ def test_rows_of_a_group_are_removed_by_whoever_reads_and_those_of_others_stay(s
     OnlineCopy(table, writer).keep()
     writer.put_many(LABS, rows(("p1", 0, 0, 7)))
     assert remove_online(table, server.store("icu.read")) == 20
-    [left] = stored(server).values()
+    found = stored(server)
+    assert found.pop(b"p:{icu}:bytes").keys() == {b"labs_1"}
+    [left] = found.values()
     assert set(left) == {b"labs_1"}

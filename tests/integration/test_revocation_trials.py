@@ -12,7 +12,8 @@ from tests.support.removals import removals, summary
 from tests.support.stack import RunningStack
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.stack
+# Twelve consumers, and removals one after another: a minute, several on a busy machine.
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

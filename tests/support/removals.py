@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import Event, Thread
@@ -38,7 +39,9 @@ def removals(town: Town, *, live: int, parked: int) -> list[float]:
     device = town.add("monitor", "device", writes=["beats"])
     kinds = {f"live{number}": _LIVE for number in range(live)} | {f"parked{number}": _PARKED for number in range(parked)}
     stay = {"stays-live": _LIVE, "stays-parked": _PARKED}
-    people = {name: town.add(name, "data-scientist") for name in (*kinds, *stay)}
+    with ThreadPoolExecutor(4) as pool:
+        added = list(pool.map(lambda name: town.add(name, "data-scientist"), (*kinds, *stay)))
+    people = {each.name: each for each in added}
     with _beating(device, topic), ExitStack() as open_:
         watching = {name: open_.enter_context(Watching(people[name], topic, **settings)) for name, settings in (kinds | stay).items()}
         for each in watching.values():

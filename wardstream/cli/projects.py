@@ -13,6 +13,7 @@ from wardstream.errors import Invalid
 
 app = typer.Typer(help="Create, alter and close projects.", no_args_is_help=True)
 quota = typer.Typer(help="What a project may have.", no_args_is_help=True)
+app.add_typer(quota, name="quota")
 roles = typer.Typer(help="Roles of a project's own.", no_args_is_help=True)
 
 
