@@ -11,13 +11,15 @@ from fastapi.responses import Response
 from gateway.console.forms import Field
 from gateway.console.visit import Link, Visiting, router, tabs
 from tenancy.audit import Outcome
-from tenancy.policy import Action, decide, require
+from tenancy.policy import Action
 from wardstream.errors import WardstreamError
 from wardstream.names import parse_project
 
 _A_PAGE = 50
 # What an entry's line shows by itself; the rest stands below it.
-_IN_LINE = frozenset({"at", "principal", "action", "project", "dataset", "subject", "outcome", "surface", "reason", "n", "chain", "hash"})
+_IN_LINE = frozenset(
+    {"at", "principal", "action", "project", "dataset", "subject", "outcome", "surface", "reason", "n", "chain", "hash", "place"}
+)
 
 
 @router.get("/console/audit")
@@ -26,7 +28,7 @@ async def search(visiting: Visiting) -> Response:
     asked = {name: value.strip() for name, value in visiting.request.query_params.items() if value.strip()}
     # Without a project it is the visitor's own; an administrator's is the platform's.
     project = parse_project(asked["project"]) if "project" in asked else visiting.principal.project
-    require(decide(visiting.principal, Action.AUDIT_READ, project=project), f"project {project}" if project is not None else "this")
+    visiting.require(Action.AUDIT_READ, project)
     fields = _fields(asked, whole=visiting.principal.project is None)
     filters = {field.name: field.value for field in fields if field.value}
     entries: list[dict[str, Any]] = []
@@ -34,7 +36,7 @@ async def search(visiting: Visiting) -> Response:
     try:
         sent = {name: _moment(value) if name in ("since", "until") else value for name, value in filters.items()}
         if "older" in asked:
-            sent["until"] = asked["older"]
+            sent["before"] = asked["older"]
         if project is not None:
             sent["project"] = project
         entries = await visiting.get(f"/v1/audit/entries?{urlencode({**sent, 'limit': _A_PAGE})}")
@@ -60,7 +62,7 @@ async def search(visiting: Visiting) -> Response:
 @router.get("/console/audit/verify")
 async def verify(visiting: Visiting) -> Response:
     """Check every chain and show what was found."""
-    require(decide(visiting.principal, Action.AUDIT_READ, project=visiting.principal.project))
+    visiting.require(Action.AUDIT_READ, visiting.principal.project)
     found: Any = await visiting.get("/v1/audit/verify")
     return visiting.page("verified.html", found=found, back=Link("Back to the audit", "/console/audit"))
 

@@ -13,7 +13,7 @@ from wardstream.errors import Invalid
 
 @dataclass(frozen=True)
 class Field:
-    """One question. `kind` is text, area, time, choice, several or mark; `options` are value and label of the last but one two."""
+    """One question. `kind` is text, secret, area, time, mark, choice or several; the last two have `options` of value and label."""
 
     name: str
     label: str
@@ -39,10 +39,12 @@ class Form:
     danger: bool = False
 
     def filled(self, sent: Sent) -> Form:
-        """Return the form with what was entered. No field of ours asks for a secret."""
-        return replace(
-            self, fields=[replace(field, value=sent.text(field.name), chosen=frozenset(sent.all(field.name))) for field in self.fields]
-        )
+        """Return the form with what was entered, secrets left out."""
+        fields = [
+            field if field.kind == "secret" else replace(field, value=sent.text(field.name), chosen=frozenset(sent.all(field.name)))
+            for field in self.fields
+        ]
+        return replace(self, fields=fields)
 
 
 class Sent:
@@ -53,7 +55,11 @@ class Sent:
 
     def text(self, name: str) -> str:
         """Return a field without spaces around it, or nothing."""
-        return next(iter(self.all(name)), "").strip()
+        return self.raw(name).strip()
+
+    def raw(self, name: str) -> str:
+        """Return a field as it came, or nothing."""
+        return next(iter(self.all(name)), "")
 
     def optional(self, name: str) -> str | None:
         """Return a field, or None where it was left empty."""

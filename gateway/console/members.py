@@ -7,7 +7,7 @@ from typing import Any
 from fastapi.responses import Response
 
 from gateway.console.forms import Field, Form, Sent
-from gateway.console.visit import EnrolmentToken, Link, ProjectOf, Visit, Visiting, project_page, project_path, router, tabs
+from gateway.console.visit import Link, ProjectOf, Secret, Visit, Visiting, project_page, project_path, router, tabs
 from tenancy.model import MemberState, Role
 from tenancy.policy import Action
 from wardstream.errors import NotFound
@@ -249,7 +249,7 @@ def _told(visiting: Visit, project: ProjectName, title: str, done: Any) -> Respo
         settled=done["settled"],
         seconds=done.get("seconds"),
         says=[_TOKEN] if token else [],
-        token=EnrolmentToken(token, done["member"]["principal"], done["expires_at"]) if token else None,
+        secret=Secret(f"Enrolment token of {done['member']['principal']}", token, done["expires_at"]) if token else None,
     )
 
 

@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from gateway.console.forms import Field, Form, Sent
-from gateway.console.visit import EnrolmentToken, Link, ProjectOf, Visit, Visiting, away, project_page, project_path, router, tabs, visit
+from gateway.console.visit import Link, ProjectOf, Secret, Visit, Visiting, away, project_page, project_path, router, tabs, visit
 from gateway.upstream import Upstream
 from tenancy.model import MemberState, Project, Role
 from tenancy.policy import Action, by_author
@@ -76,7 +76,7 @@ async def create(visiting: Visiting) -> Response:
             f"Project {name} is made",
             Link("To the project", project_page(name)),
             settled=done["settled"],
-            token=EnrolmentToken(done["owner_token"], f"{name}__{body['owner']}", done["expires_at"]),
+            secret=Secret(f"Enrolment token of {name}__{body['owner']}", done["owner_token"], done["expires_at"]),
         )
 
     return await visiting.step(Action.PROJECT_CREATE, None, form, act)
@@ -86,10 +86,11 @@ async def create(visiting: Visiting) -> Response:
 async def show(project: ProjectOf, visiting: Visiting) -> Response:
     """Show one project."""
     found: Any = await visiting.get(project_path(project))
-    datasets, activity, shared = await asyncio.gather(
+    datasets, activity, shared, quota = await asyncio.gather(
         _seen(visiting, Action.DATASET_LIST, project, "datasets"),
         _seen(visiting, Action.ACTIVITY_READ, project, f"activity?limit={_ACTIVITY}"),
         _seen(visiting, Action.SHARE_LIST, project, "shared-datasets"),
+        _seen(visiting, Action.QUOTA_READ, project, "quota"),
     )
     offers = visiting.offered(project, (Action.PROJECT_ALTER, Link("Edit project", project_page(project, "edit"))))
     if by_author(visiting.principal, Action.PROJECT_HAND_OVER, _project(found)).allowed:
@@ -103,6 +104,7 @@ async def show(project: ProjectOf, visiting: Visiting) -> Response:
         offers=offers,
         datasets=datasets,
         shared=shared,
+        quota=quota,
         activity=list(reversed(activity)) if activity is not None else None,
     )
 

@@ -87,12 +87,12 @@ class Link:
 
 
 @dataclass(frozen=True)
-class EnrolmentToken:
-    """What enrols `principal`, once."""
+class Secret:
+    """Something that is shown this once."""
 
+    title: str
     value: str
-    principal: str
-    expires_at: str
+    expires_at: str | None
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,11 @@ class Visit:
         """Return whether `action` is to be offered."""
         return decide(self.principal, action, project=project).allowed
 
-    def offered(self, project: ProjectName, *links: tuple[Action, Link]) -> list[Link]:
+    def require(self, action: Action, project: ProjectName | None) -> None:
+        """Return where `action` may be offered; raises `Denied` or `NotFound`."""
+        require(decide(self.principal, action, project=project), f"project {project}" if project is not None else "this")
+
+    def offered(self, project: ProjectName | None, *links: tuple[Action, Link]) -> list[Link]:
         """Return those of `links` whose action the visitor may do in `project`."""
         return [link for action, link in links if self.may(action, project)]
 
@@ -144,7 +148,7 @@ class Visit:
             return self.page("form.html", status=error.status, form=asked.filled(sent), error=error)
 
     async def _asked(self, action: Action, project: ProjectName | None, form: Callable[[], Awaitable[Form]]) -> Form:
-        require(decide(self.principal, action, project=project), f"project {project}" if project is not None else "this")
+        self.require(action, project)
         return await form()
 
     def page(self, template: str, *, status: int = 200, **values: object) -> HTMLResponse:
@@ -153,8 +157,10 @@ class Visit:
         # An administrator's audit is the platform's, a member's the project's.
         if self.may(Action.AUDIT_READ, self.principal.project):
             links.append(Link("Audit", "/console/audit"))
+        account = self.may(Action.ACCOUNT_MANAGE, self.principal.project)
         token = form_token(self.session) if self.session is not None else ""
-        return page(template, status=status, visitor=self.principal, session=self.session, form_token=token, links=links, **values)
+        shared = {"visitor": self.principal, "account": account, "session": self.session, "form_token": token, "links": links}
+        return page(template, status=status, **shared, **values)
 
     def done(
         self,
@@ -164,10 +170,10 @@ class Visit:
         settled: bool = True,
         seconds: float | None = None,
         says: Sequence[str] = (),
-        token: EnrolmentToken | None = None,
+        secret: Secret | None = None,
     ) -> HTMLResponse:
-        """Return the page that says what was done, and whether every broker and process shows it; a token in it is shown this once."""
-        return self.page("done.html", title=title, back=back, settled=settled, seconds=seconds, says=says, token=token)
+        """Return the page that says what was done, and whether every broker and process shows it; a secret in it is shown this once."""
+        return self.page("done.html", title=title, back=back, settled=settled, seconds=seconds, says=says, secret=secret)
 
     async def _sent(self) -> Sent:
         require_own_form(self.request)

@@ -110,6 +110,8 @@ def test_what_is_offered_is_what_the_decision_allows(browser: Any, world: World,
         creates = decide(visitor.principal, Action.PROJECT_CREATE).allowed
         assert seen.offers() == ({"/console/new-project"} if creates else set())
         # A member's own project is the one whose audit it may read; an administrator's is the platform's.
+        own = decide(visitor.principal, Action.ACCOUNT_MANAGE, project=visitor.principal.project).allowed
+        assert (seen.page.get_by_role("link", name=visitor.principal.name).count() > 0) is own
         reads = decide(visitor.principal, Action.AUDIT_READ, project=visitor.principal.project).allowed
         assert (seen.page.get_by_role("link", name="Audit", exact=True).count() > 0) is reads
         assert (seen.open("/console/audit") == 200) is reads

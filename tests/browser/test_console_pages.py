@@ -7,6 +7,7 @@ import pytest
 from tests.browser.world import World
 from tests.support.browser import Window, window
 from tests.support.stack import fresh
+from wardstream.errors import Unauthenticated
 
 pytestmark = pytest.mark.stack
 
@@ -53,6 +54,8 @@ def test_pages_are_readable_at_both_widths_and_break_no_policy(browser: Any, wor
             "shares": f"{base}/shares",
             "share-offer": f"{base}/shares/offer",
             "share-accept": f"{base}/shares/{world.offered.id}/accept",
+            "account": "/console/account",
+            "account-key": "/console/account/keys/add",
             "audit": "/console/audit",
             "audit-verify": "/console/audit/verify",
         }.items():
@@ -220,3 +223,31 @@ def test_the_audit_leads_to_older_pages_without_repeating_or_leaving_out_entries
         assert len(places) == len(set(places))
         whole = world.project.owner.connection.transport.json("GET", f"/api/v1/audit/entries?project={world.project.name}&limit=1000")
         assert set(places) >= {f"{entry['chain']} {entry['n']}" for entry in whole[: len(places) // 2]}
+
+
+def test_ones_own_keys_and_sessions_are_made_and_ended(browser: Any, world: World) -> None:
+    visitor = world.visitors["observer"]
+    with window(browser, world.stack, visitor.key) as seen:
+        page = seen.page
+        seen.open("/console/account")
+        page.get_by_role("link", name="New API key").click()
+        page.get_by_label("Where it is used").fill("notebook")
+        page.get_by_label("Good for days").fill("soon")
+        page.get_by_role("button", name="Make key").click()
+        assert "days are a number" in page.get_by_role("alert").inner_text()
+        page.get_by_label("Good for days").fill("30")
+        page.get_by_label("read", exact=True).check()
+        page.get_by_role("button", name="Make key").click()
+        key = page.get_by_role("textbox").inner_text()
+        assert world.stack.connection(key).whoami().principal == visitor.principal.name
+        page.get_by_role("link", name="Back to your account").click()
+        assert key not in page.content()
+        page.get_by_role("link", name="Revoke notebook").click()
+        page.get_by_role("button", name="Revoke key").click()
+        with pytest.raises(Unauthenticated):
+            world.stack.connection(key).whoami()
+        # The session of this window: whoever uses it is asked to log in.
+        seen.open("/console/account")
+        page.get_by_role("row").filter(has_text="this one").get_by_role("link", name="End").click()
+        page.get_by_role("button", name="End session").click()
+        assert seen.open("/console/account") == 401
