@@ -25,7 +25,7 @@ def test_the_last_record_of_each_of_a_hundred_removed_members_comes_within_a_sec
     peers = Peers(RunningStack(home))
     last: list[float] = []
     for _ in range(10):
-        last += removals(Town(peers), live=5, parked=5)
+        last += removals(Town(peers), live=5, parked=5).values()
     peers.close()
     print(f"\n{summary(last)}")
     assert len(last) == 100

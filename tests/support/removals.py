@@ -31,8 +31,10 @@ _LIVE: dict[str, Any] = {"auto.offset.reset": "latest"}
 _WATCHED_SECONDS = 3.5
 
 
-def removals(town: Town, *, live: int, parked: int) -> list[float]:
-    """Remove so many members one after another, and return for each the seconds from the order to its last record, 0 where none came.
+def removals(town: Town, *, live: int, parked: int) -> dict[str, float]:
+    """Remove so many members one after another, and return by name the seconds from the order to the last record, 0 where none came.
+
+    Those whose fetches wait in the broker are called parked0 and so on.
 
     One consumer of each kind stays; they must go on receiving, or nothing was measured.
     """
@@ -57,7 +59,7 @@ def removals(town: Town, *, live: int, parked: int) -> list[float]:
         eventually(lambda: time.monotonic() > end, within=_WATCHED_SECONDS + 1)
         for name in stay:
             assert watching[name].received[-1] > end - _WATCHED_SECONDS, f"{name} got no more records either"
-        return [max(0.0, max(watching[name].received) - at) for name, at in ordered.items()]
+        return {name: max(0.0, max(watching[name].received) - at) for name, at in ordered.items()}
 
 
 def _until_answered(watching: Watching) -> None:
