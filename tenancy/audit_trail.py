@@ -34,8 +34,8 @@ class TrailCheck:
 
     @property
     def intact(self) -> bool:
-        """Whether every chain could be read and none is broken."""
-        return not self.away and self.checkpoints_intact and all(each.intact for each in self.chains.values())
+        """Whether nothing is broken of what could be read; see `away` for what could not."""
+        return self.checkpoints_intact and all(each.intact for each in self.chains.values())
 
 
 class AuditTrail:

@@ -13,7 +13,7 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColum
 from wardstream.cli.context import OutputOption, ProjectOption, of
 from wardstream.cli.output import Output, say, show, show_one
 from wardstream.client.audit import verify_export
-from wardstream.errors import Conflict, Invalid
+from wardstream.errors import Conflict, Invalid, Unavailable
 
 app = typer.Typer(help="Search, check and export the audit of rights and access.", no_args_is_help=True)
 
@@ -76,7 +76,7 @@ def verify(
     public_key: Annotated[Path | None, typer.Option(help="the platform's key, kept apart from the export")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Check the audit, or an export of it; exit code 5 when anything is not as it was written."""
+    """Check the audit, or an export of it; exit code 5 when anything is not as it was written, 7 when a part cannot be read."""
     if file is not None:
         try:
             found = verify_export(file, public_key.read_bytes() if public_key is not None else None)
@@ -100,12 +100,12 @@ def verify(
             {"chain": c["chain"], "entries": c["entries"], "intact": c["intact"], "broken at": c["broken_at"]} for c in answer["chains"]
         ]
         show([rights, *chains], output)
-        for name in answer["away"]:
-            say(f"The chain of {name} cannot be read at this moment.")
     else:
         show_one(answer, output)
     if not answer["intact"]:
         raise Conflict("the audit is not as it was written")
+    if answer["away"]:
+        raise Unavailable(f"not all was checked: the chains of {', '.join(answer['away'])} cannot be read at this moment")
 
 
 @app.command("export")
