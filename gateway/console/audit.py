@@ -44,7 +44,7 @@ async def search(visiting: Visiting) -> Response:
         if found.status != 422:
             raise
         error = found
-    older = f"/console/audit?{urlencode({**filters, 'older': entries[0]['at']})}" if len(entries) == _A_PAGE else None
+    older = f"/console/audit?{urlencode({**filters, 'older': entries[0]['place']})}" if len(entries) == _A_PAGE else None
     return visiting.page(
         "audit.html",
         status=error.status if error is not None else 200,

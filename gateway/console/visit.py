@@ -212,6 +212,7 @@ def tabs(visit: Visit, project: ProjectName) -> list[Link]:
         (Action.PROJECT_DESCRIBE, Link("Overview", project_page(project))),
         (Action.MEMBER_LIST, Link("Members", project_page(project, "members"))),
         (Action.SHARE_LIST, Link("Shares", project_page(project, "shares"))),
+        (Action.CERTIFICATE_LIST, Link("Certificates", project_page(project, "certificates"))),
         (Action.AUDIT_READ, Link("Audit", audit)),
     )
 

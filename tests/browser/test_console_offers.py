@@ -18,7 +18,12 @@ from wardstream.names import ProjectName
 pytestmark = pytest.mark.stack
 
 # Pages with the action that opens each.
-PAGES = {"": Action.PROJECT_DESCRIBE, "/members": Action.MEMBER_LIST, "/shares": Action.SHARE_LIST}
+PAGES = {
+    "": Action.PROJECT_DESCRIBE,
+    "/members": Action.MEMBER_LIST,
+    "/shares": Action.SHARE_LIST,
+    "/certificates": Action.CERTIFICATE_LIST,
+}
 
 
 @dataclass(frozen=True)

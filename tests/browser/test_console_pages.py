@@ -52,6 +52,7 @@ def test_pages_are_readable_at_both_widths_and_break_no_policy(browser: Any, wor
             "member-remove": f"{base}/members/sam/remove",
             "role-alter": f"{base}/roles/no-activity/alter",
             "shares": f"{base}/shares",
+            "certificates": f"{base}/certificates",
             "share-offer": f"{base}/shares/offer",
             "share-accept": f"{base}/shares/{world.offered.id}/accept",
             "account": "/console/account",
