@@ -72,9 +72,10 @@ class Control:
             if self.dataset(grant, project, name) is not None:
                 raise
 
-    def store_credentials(self, project: ProjectName) -> StoreCredentials:
+    def store_credentials(self, grant: str, project: ProjectName) -> StoreCredentials:
         """Return what the project's online rows are read with."""
-        found: Mapping[str, Any] = self._transport.json("GET", f"/internal/v1/projects/{project}/storage-credentials")
+        path = f"/internal/v1/projects/{project}/storage-credentials"
+        found: Mapping[str, Any] = self._transport.json("GET", path, headers=_bearer(grant))
         return StoreCredentials(found["redis_user"], found["redis_password"], base64.b64decode(found["pseudonym_key"]))
 
     def report_usage(self, project: ProjectName, used: Mapping[str, int]) -> dict[str, int | None]:

@@ -23,14 +23,14 @@ class RedisStores:
         self._lock = threading.Lock()
         self._kept: dict[ProjectName, tuple[float, RedisOnlineStore]] = {}
 
-    def of(self, project: ProjectName) -> RedisOnlineStore:
-        """Return the project's store; raises `Unavailable` when control does not answer."""
+    def of(self, project: ProjectName, grant: str) -> RedisOnlineStore:
+        """Return the project's store for the bearer of `grant`, which control wants to see; raises `Unavailable` when control does not answer."""
         now = time.monotonic()
         with self._lock:
             until, store = self._kept.get(project, (0.0, None))
         if store is not None and now < until:
             return store
-        credentials = self._control.store_credentials(project)
+        credentials = self._control.store_credentials(grant, project)
         client = connect(self._settings, user=credentials.user, password=credentials.password)
         store = RedisOnlineStore(client, project, credentials.pseudonym_key)
         with self._lock:

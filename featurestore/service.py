@@ -171,8 +171,8 @@ class TrainingData:
 class OnlineStores(Protocol):
     """Where the newest rows of each project are."""
 
-    def of(self, project: ProjectName) -> MarkedStore:
-        """Return the project's store, shut into its own keys; raises `Unavailable`."""
+    def of(self, project: ProjectName, grant: str) -> MarkedStore:
+        """Return the project's store, shut into its own keys, for the bearer of `grant`; raises `Unavailable`."""
         ...
 
 
@@ -284,7 +284,7 @@ class FeatureStoreService:
             self._registry.delete_subject(caller.principal, value_subject(group.topic), dataset=dataset)
         if group.online_enabled:
             # Before the table, which alone says whose rows there are.
-            remove_online(OfflineTable(self._warehouse, group), self._online.of(owner))
+            remove_online(OfflineTable(self._warehouse, group), self._online.of(owner, caller.grant))
         with self._lock:
             self._tables.pop((owner, group.dataset), None)
         shutil.rmtree(self._warehouse / owner / group.dataset, ignore_errors=True)
@@ -446,7 +446,7 @@ class FeatureStoreService:
             if not group.online_enabled:
                 raise Invalid(f"{group.name} version {group.version} has no online rows: it was created without")
             selections.append(Selection(group, _chosen_features(caller, stored, each.features)))
-        found = read_vectors(self._online.of(owner), selections, entities, now=self._clock.now())
+        found = read_vectors(self._online.of(owner, caller.grant), selections, entities, now=self._clock.now())
         return [OnlineRows(vectors, self._why_empty(vectors)) for vectors in found]
 
     def _why_empty(self, vectors: OnlineVectors) -> str | None:

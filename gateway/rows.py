@@ -50,6 +50,7 @@ class _Placed:
     """Rows that the broker has, and where it can be seen how far the tables are."""
 
     query: Transport
+    grant: str
     project: ProjectName
     path: str
     placed: Sequence[tuple[int, int]]
@@ -94,7 +95,9 @@ class RowWriter:
         schema_id, _ = RegistryHttp(query).newest(value_subject(group.topic))
         keys, values = encode_rows(group, validated.table, schema_id)
         placed = self._producers.produce(caller, [(group.topic, key, value, []) for key, value in zip(keys, values, strict=True)])
-        return _Placed(query, owner, f"/internal{path}/offsets", placed, tuple((each.index, each.reason) for each in validated.rejects))
+        return _Placed(
+            query, caller.grant, owner, f"/internal{path}/offsets", placed, tuple((each.index, each.reason) for each in validated.rejects)
+        )
 
     async def records(self, caller: Caller, project: str, dataset: str, records: Sequence[object]) -> Written:
         """Write JSON records to a topic by the newest schema of its values."""
@@ -129,7 +132,7 @@ class RowWriter:
         while True:
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + _FLUSH_SECONDS
-                await to_thread.run_sync(self._flush, written.project, limiter=self._looks)
+                await to_thread.run_sync(self._flush, written, limiter=self._looks)
             offsets = await to_thread.run_sync(written.query.json, "GET", written.path, limiter=self._looks)
             if all(offsets.get(partition, 0) >= offset for partition, offset in wanted.items()):
                 return True
@@ -137,9 +140,10 @@ class RowWriter:
                 return False
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _flush(self, project: ProjectName) -> None:
+    def _flush(self, written: _Placed) -> None:
+        project = written.project
         try:
-            self._streams.json("POST", f"/internal/v1/projects/{project}/flush")
+            self._streams.acting(written.grant).json("POST", f"/internal/v1/projects/{project}/flush")
         except Unavailable as error:
             # The rows are in the topic, and the tables are filled when the process is back: the answer says whether they were.
             logger.warning("the stream-worker cannot be asked to commit", extra={"project": project, "reason": error.message})

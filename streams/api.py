@@ -21,7 +21,9 @@ from streams.repository import StoredProcessor
 from streams.service import ProcessorService
 from tenancy.api import bearer, caller, require_peer
 from tenancy.model import Principal
+from tenancy.policy import Action, decide, require
 from wardstream.errors import Invalid
+from wardstream.names import parse_project
 
 public = APIRouter(prefix="/v1")
 internal = APIRouter(prefix="/internal/v1", include_in_schema=False)
@@ -337,9 +339,10 @@ async def add_execution_file(request: Request, execution: str, name: str, worker
 
 
 @internal.post("/projects/{project}/flush", name="flush", status_code=204)
-def flush(request: Request, project: str) -> Response:
-    """Make durable now what has arrived for the project's feature groups: an insert waits for it."""
-    require_peer(request, "ws-gateway", "ws-query")
+def flush(request: Request, project: str, principal: Caller) -> Response:
+    """Make durable now what has arrived for the project's feature groups: an insert of the caller's waits for it."""
+    require_peer(request, "ws-gateway")
+    require(decide(principal, Action.DATASET_LIST, project=parse_project(project)), f"project {project}")
     ask: Callable[[str], None] = request.app.state.flush
     ask(project)
     return Response(status_code=204)

@@ -45,6 +45,7 @@ from wardstream.errors import (
     Invalid,
     LimitExceeded,
     NotFound,
+    Unauthenticated,
     Unavailable,
     UnsafeChange,
 )
@@ -790,8 +791,16 @@ class TenancyService(UseCases):
 
     # For the platform's own processes
 
-    def storage_credentials(self, project: ProjectName, access: StoreAccess) -> StorageCredentials:
-        """Return what reaches the project's online rows; passwords are derived, so asking twice gives the same."""
+    def storage_credentials(self, project: ProjectName, access: StoreAccess, *, asking: Principal | None) -> StorageCredentials:
+        """Return what reaches the project's online rows; passwords are derived, so asking twice gives the same.
+
+        What reads is given for somebody who may know of the project's datasets alone; what writes, to the process that fills tables
+        for nobody in particular: `asking` is None.
+        """
+        if access is StoreAccess.READ:
+            if asking is None:
+                raise Unauthenticated("what reads online rows is given out for somebody who asks for them")
+            require(decide(asking, Action.DATASET_LIST, project=project), f"project {project}")
         with self._repository.transaction() as tenancy:
             found = tenancy.project(project)
             if found is None or found.state is ProjectState.CLOSED:

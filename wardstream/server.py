@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from wardstream.errors import Unauthenticated, WardstreamError, error_from
+from wardstream.errors import Denied, Unauthenticated, WardstreamError, error_from
 from wardstream.settings import ProcessSettings, TlsSettings
 from wardstream.telemetry import begin_request
 
@@ -39,6 +39,10 @@ _REQUESTS = Counter("wardstream_requests_total", "Requests answered", ["route", 
 _SECONDS = Histogram("wardstream_request_seconds", "Time to answer a request", ["route", "method"])
 
 _CHECKS = 4
+
+# Whoever runs the platform. Reasons and metrics name projects, which no other process has to know.
+_OPERATORS = frozenset({"ws-launcher"})
+_NOT_READY = "not ready; `wardstream-server status` says why"
 
 # A check returns nothing when all is well, else what is missing, in words that may be shown.
 ReadyCheck = Callable[[], str | None]
@@ -80,6 +84,10 @@ def peer_name(request: Request) -> str:
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
+def _operates(request: Request) -> bool:
+    return client_certificate(request) is not None and peer_name(request) in _OPERATORS
+
+
 def application(title: str, *, ready: Mapping[str, ReadyCheck]) -> FastAPI:
     """Return an app with /healthz, /readyz, /metrics, request metrics and the error handlers."""
     # A description of every route, the platform's own included, is nothing for whoever reaches the port.
@@ -99,13 +107,17 @@ def application(title: str, *, ready: Mapping[str, ReadyCheck]) -> FastAPI:
         return {name: reason for name, check in ready.items() if (reason := check())}
 
     @app.get("/readyz", include_in_schema=False)
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         # A check may ask another process.
         waiting = await to_thread.run_sync(missing, limiter=threads)
+        if not _operates(request):
+            waiting = dict.fromkeys(waiting, _NOT_READY)
         return JSONResponse({"ready": not waiting, "waiting": waiting}, status_code=503 if waiting else 200)
 
     @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
+        if not _operates(request):
+            raise Denied("metrics name projects and datasets: they are for the launcher's certificate")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app

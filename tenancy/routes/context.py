@@ -22,8 +22,6 @@ public = APIRouter(prefix="/v1")
 platform = APIRouter(prefix="/v1", include_in_schema=False)
 internal = APIRouter(prefix="/internal/v1", include_in_schema=False)
 
-PEERS = frozenset({"ws-gateway", "ws-query", "ws-stream-worker", "ws-program-worker"})
-
 
 def caller(request: Request) -> Principal:
     """Return whom the request's grant names; raises `Unauthenticated` without a good one."""

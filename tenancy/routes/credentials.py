@@ -12,7 +12,7 @@ from tenancy.authentication import Enrolled, Proof
 from tenancy.grants import EXECUTION_GRANT_LIFETIME
 from tenancy.model import Door
 from tenancy.possession import ShownToken
-from tenancy.routes.context import PEERS, Body, Caller, Credentials, Service, internal, platform, public, require_peer
+from tenancy.routes.context import Body, Caller, Credentials, Service, internal, platform, public, require_peer
 from wardstream.clock import Clock
 from wardstream.errors import Invalid
 from wardstream.names import parse_member, parse_project, principal_of
@@ -342,7 +342,8 @@ def execution_certificate(request: Request, body: ExecutionCertificate, credenti
 @internal.get("/revocations", name="recent-revocations")
 def recent_revocations(request: Request, service: Service) -> Recent:
     """What ended within the life of the longest grant: a process that starts asks once, since it forgot."""
-    require_peer(request, *PEERS)
+    # Those that keep grants which they did not ask for themselves.
+    require_peer(request, "ws-query", "ws-stream-worker")
     clock = cast(Clock, request.app.state.clock)
     since = clock.now() - EXECUTION_GRANT_LIFETIME - timedelta(minutes=1)
     return Recent(

@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from tenancy.model import Columns, DatasetKind, DatasetPermission, InternalTopic, Member, Project, Role
 from tenancy.policy import Action
 from tenancy.redis_users import StoreAccess
-from tenancy.routes.context import Body, Caller, Service, internal, public, require_peer
+from tenancy.routes.context import Body, Caller, Service, caller, internal, public, require_peer
 from tenancy.service import DatasetState as State
 from tenancy.service import MemberAdded as Added
 from wardstream.errors import Conflict, Invalid
@@ -455,15 +455,17 @@ def _only_by_the_feature_store(request: Request, dataset: str) -> None:
 @internal.get("/projects", name="all-projects")
 def all_projects(request: Request, service: Service) -> list[ProjectState]:
     """Every project."""
-    require_peer(request, "ws-query", "ws-stream-worker")
+    require_peer(request, "ws-stream-worker")
     return [_project(project) for project in service.all_projects()]
 
 
 @internal.get("/projects/{project}/storage-credentials", name="storage-credentials")
 def storage_credentials(request: Request, project: str, service: Service) -> StorageCredentialsState:
-    """The reading user for the query process, the writing one for the stream-worker."""
-    peer = require_peer(request, "ws-query", "ws-stream-worker")
-    found = service.storage_credentials(parse_project(project), StoreAccess.READ if peer == "ws-query" else StoreAccess.WRITE)
+    """The reading user for the query process, on the grant of whom it reads for; the writing one for the stream-worker."""
+    if require_peer(request, "ws-query", "ws-stream-worker") == "ws-query":
+        found = service.storage_credentials(parse_project(project), StoreAccess.READ, asking=caller(request))
+    else:
+        found = service.storage_credentials(parse_project(project), StoreAccess.WRITE, asking=None)
     return StorageCredentialsState(
         redis_user=found.user, redis_password=found.password, pseudonym_key=base64.b64encode(found.pseudonym_key).decode()
     )

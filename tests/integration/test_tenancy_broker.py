@@ -685,7 +685,8 @@ def test_process_gets_only_what_is_its_own(town: Town, process: str) -> None:
         ("POST", f"/internal/v1/services/{town.name}/materialiser/certificate"): ({"csr": "x"}, {"ws-stream-worker"}),
         ("POST", "/internal/v1/executions/certificate"): ({"grant": "x", "csr": "x"}, {"ws-program-worker"}),
         ("GET", f"/internal/v1/projects/{town.name}/storage-credentials"): (None, {"ws-query", "ws-stream-worker"}),
-        ("GET", "/internal/v1/projects"): (None, {"ws-query", "ws-stream-worker"}),
+        ("GET", "/internal/v1/projects"): (None, {"ws-stream-worker"}),
+        ("GET", "/internal/v1/revocations"): (None, {"ws-query", "ws-stream-worker"}),
     }
     for (method, path), (body, allowed) in asked.items():
         if process not in allowed:
@@ -695,7 +696,10 @@ def test_process_gets_only_what_is_its_own(town: Town, process: str) -> None:
 
 def test_query_reads_and_the_stream_worker_writes_the_online_store(town: Town) -> None:
     path = f"/internal/v1/projects/{town.name}/storage-credentials"
-    reading, writing = (town.peers(name).json("GET", path) for name in ("ws-query", "ws-stream-worker"))
+    with pytest.raises(Unauthenticated):
+        town.peers("ws-query").json("GET", path)
+    reading = town.peers("ws-query").json("GET", path, headers={"Authorization": f"Bearer {town.owner.grant}"})
+    writing = town.peers("ws-stream-worker").json("GET", path)
     assert (reading["redis_user"], writing["redis_user"]) == (f"{town.name}.read", f"{town.name}.write")
     assert reading["redis_password"] != writing["redis_password"]
     assert reading["pseudonym_key"] == writing["pseudonym_key"]

@@ -43,7 +43,7 @@ def test_health_readiness_and_errors_are_answered_while_every_shared_thread_is_h
                 release.set()
                 await asyncio.gather(*waiting)
 
-    assert asyncio.run(scenario()) == [200, 503, 404, 200]
+    assert asyncio.run(scenario()) == [200, 503, 404, 403]
 
 
 class _Behind:
@@ -64,7 +64,7 @@ def test_a_hundred_inserts_that_wait_hold_no_thread() -> None:
     writer = RowWriter(
         control=transport, query=transport, streams=transport, producers=cast(ProducerPool, None), journal=journal(), clock=SystemClock()
     )
-    written = _Placed(transport, parse_project("icu-west"), "/offsets", [(0, 4), (1, 2)], ())
+    written = _Placed(transport, "grant", parse_project("icu-west"), "/offsets", [(0, 4), (1, 2)], ())
 
     async def scenario() -> list[bool]:
         waiting = [asyncio.create_task(writer._wait(written, 30)) for _ in range(100)]
@@ -84,7 +84,7 @@ def test_an_insert_that_waits_is_told_when_the_time_is_over() -> None:
         control=transport, query=transport, streams=transport, producers=cast(ProducerPool, None), journal=journal(), clock=SystemClock()
     )
 
-    assert asyncio.run(writer._wait(_Placed(transport, parse_project("icu-west"), "/offsets", [(0, 0)], ()), 0.2)) is False
+    assert asyncio.run(writer._wait(_Placed(transport, "grant", parse_project("icu-west"), "/offsets", [(0, 0)], ()), 0.2)) is False
 
 
 class _NobodyKnown:
