@@ -21,7 +21,6 @@ from typing import Any
 
 import httpx
 import pytest
-import redis
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # made in C, not exported by name
     AclBinding,
@@ -37,8 +36,6 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from joserfc import jws
 from joserfc.jwk import ECKey
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 import featurestore.main
 import gateway.main
@@ -261,9 +258,10 @@ def stolen_proofs(asker: Asker, loot: Loot) -> Iterator[dict[str, object]]:
 # Brokers
 
 
+@pytest.mark.parametrize("loot", ["gateway", "query"], indirect=True)
 def test_no_listener_of_the_broker_gives_or_takes_anything(stack: RunningStack, project: NewProject, loot: Loot) -> None:
     topic, offsets = project.topic("vitals"), ends(project)
-    own = {"gateway": set(), "query": {"_schemas"}, "program-worker": {"_ws-executions"}}[loot.process]
+    own = {"gateway": set(), "query": {"_schemas"}}[loot.process]
     for listener in _LISTENERS:
         base: dict[str, Any] = {
             "bootstrap.servers": stack.bootstrap(listener),
@@ -352,21 +350,3 @@ def _groups(admin: AdminClient, project: NewProject) -> None:
     found = admin.list_consumer_groups(request_timeout=3).result(4)
     if not [each for each in found.valid if each.group_id.startswith(f"{project.name}.")]:
         raise Refused
-
-
-# Online store
-
-
-def test_the_online_store_knows_nobody_of_them(stack: RunningStack, project: NewProject, loot: Loot) -> None:
-    users: list[tuple[str | None, str | None]] = [(None, None), (None, "x")]
-    users += [(f"{project.name}.{kind}", secret) for kind in ("read", "write") for secret in ("", *loot.secrets)]
-    users += [("ws-control", secret) for secret in loot.secrets]
-    for user, password in users:
-        client = redis.Redis(
-            host="127.0.0.1", port=stack.ports["redis"], ssl=True, ssl_ca_certs=str(stack.root), username=user, password=password,
-            ssl_certfile=str(loot.certificate[0]), ssl_keyfile=str(loot.certificate[1]), socket_timeout=5, retry=Retry(NoBackoff(), 0),
-        )  # fmt: skip
-        for command in (("PING",), ("KEYS", "*"), ("ACL", "LIST"), ("SET", f"p:{{{project.name}}}:x", "1"), ("CONFIG", "GET", "*")):
-            with pytest.raises(redis.RedisError):
-                client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis
-        client.close()
