@@ -78,9 +78,9 @@ class Control:
         found: Mapping[str, Any] = self._transport.json("GET", path, headers=_bearer(grant))
         return StoreCredentials(found["redis_user"], found["redis_password"], base64.b64decode(found["pseudonym_key"]))
 
-    def report_usage(self, project: ProjectName, used: Mapping[str, int]) -> dict[str, int | None]:
+    def report_usage(self, grant: str, project: ProjectName, used: Mapping[str, int]) -> dict[str, int | None]:
         """Tell what the project uses and return its limits."""
-        found = self._transport.json("POST", "/internal/v1/usage", json={"used": {project: dict(used)}})
+        found = self._transport.json("POST", "/internal/v1/usage", json={"used": {project: dict(used)}}, headers=_bearer(grant))
         return dict(found[project])
 
     def recent(self) -> Recent:

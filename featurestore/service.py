@@ -231,7 +231,7 @@ class FeatureStoreService:
     def group_for_insert(self, caller: Caller, project: str, name: str, version: int) -> StoredGroup:
         """Return one version as `group` does; raises `LimitExceeded` where the project has no room for more rows."""
         found = self.group(caller, project, name, version)
-        self._usage.require_room(found.group.project)
+        self._usage.require_room(found.group.project, caller.grant)
         return found
 
     def create_group(self, caller: Caller, project: str, document: Mapping[str, Any], *, partitions: int = 1) -> StoredGroup:
@@ -242,7 +242,7 @@ class FeatureStoreService:
         difference where it exists otherwise, and for a version that was deleted: its name is not given out again.
         """
         owner = self._project(caller, project, Action.FEATURE_GROUP_CREATE)
-        self._usage.require_room(owner)
+        self._usage.require_room(owner, caller.grant)
         if not 1 <= partitions <= _MOST_PARTITIONS:
             raise Invalid(f"partitions must be 1 to {_MOST_PARTITIONS}, got {partitions}")
         stored = self._entered(caller, owner, document, partitions)

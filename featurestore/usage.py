@@ -33,8 +33,8 @@ class CountedStore(Protocol):
 class CountedStores(Protocol):
     """Where the newest rows of each project are."""
 
-    def of(self, project: ProjectName) -> CountedStore:
-        """Return the project's store; raises `Unavailable`."""
+    def of(self, project: ProjectName, grant: str) -> CountedStore:
+        """Return the project's store for the bearer of `grant`; raises `Unavailable`."""
         ...
 
 
@@ -55,7 +55,7 @@ class Usage:
         self._lock = threading.Lock()
         self._known: dict[ProjectName, _Known] = {}
 
-    def require_room(self, project: ProjectName) -> None:
+    def require_room(self, project: ProjectName, grant: str) -> None:
         """Return when the project has room for more rows; raises `LimitExceeded` saying limit, use and who can raise it.
 
         A limit counts from two seconds after it was set. While control or the online store do not answer, what was known last counts.
@@ -64,16 +64,16 @@ class Usage:
             known = self._known.get(project)
         if known is None or known.until < time.monotonic():
             try:
-                known = self._counted(project)
+                known = self._counted(project, grant)
             except Unavailable as error:
                 logger.warning("usage of a project is not known", extra={"project": project, "reason": error.message})
         if known is not None:
             for name, used in known.used.items():
                 require_room(project, name, known.limits.get(name), used)
 
-    def _counted(self, project: ProjectName) -> _Known:
-        used = {"bytes_online": self._online.of(project).bytes_used(), "bytes_offline": _bytes_in(self._warehouse / project)}
-        known = _Known(time.monotonic() + _KEPT_SECONDS, used, self._control.report_usage(project, used))
+    def _counted(self, project: ProjectName, grant: str) -> _Known:
+        used = {"bytes_online": self._online.of(project, grant).bytes_used(), "bytes_offline": _bytes_in(self._warehouse / project)}
+        known = _Known(time.monotonic() + _KEPT_SECONDS, used, self._control.report_usage(grant, project, used))
         with self._lock:
             self._known[project] = known
         return known

@@ -7,8 +7,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from pydantic import BaseModel, Field, StrictInt
 
+from tenancy.policy import Action, decide, require
 from tenancy.project_limits import Limit, ProjectLimits
-from tenancy.routes.context import Body, Caller, internal, public, require_peer
+from tenancy.routes.context import Body, Caller, caller, internal, public, require_peer
 from wardstream.names import parse_project
 
 
@@ -53,7 +54,11 @@ def set_quota(caller: Caller, limits: Limits, project: str, body: SetQuota) -> l
 
 @internal.post("/usage", name="usage")
 def usage(request: Request, limits: Limits, body: UsageReport) -> dict[str, dict[str, int | None]]:
-    """Note what the process counts, and tell it the limits of these projects."""
-    require_peer(request, "ws-query", "ws-stream-worker")
-    found = limits.report({parse_project(project): counts for project, counts in body.used.items()})
+    """Note what the process counts, and tell it the limits of these projects: query while somebody asks who may know of them."""
+    counted = {parse_project(project): counts for project, counts in body.used.items()}
+    if require_peer(request, "ws-query", "ws-stream-worker") == "ws-query":
+        principal = caller(request)
+        for project in counted:
+            require(decide(principal, Action.DATASET_LIST, project=project), f"project {project}")
+    found = limits.report(counted)
     return {str(project): counts for project, counts in found.items()}
