@@ -16,6 +16,7 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-@pytest.fixture(scope="package")
+# Not for longer: after each module its projects are tidied up.
+@pytest.fixture(scope="module")
 def world(stack: RunningStack) -> World:
     return build(stack)
