@@ -1,7 +1,7 @@
 """Ending a member's access everywhere, also on connections that are open and requests that wait inside a broker.
 
-The order matters. First the other processes, which need no broker to end grants and sessions. Then the bound on what
-the principal may fetch: it empties fetches that a broker is holding back, which were allowed when they came in and would
+The order at the broker matters, and the other processes are told meanwhile. First the bound on what the principal may
+fetch: it empties fetches that a broker is holding back, which were allowed when they came in and would
 deliver otherwise. Then its rows. Then the generation, so that whoever comes back has another principal, and neither the
 bound nor an old key follows. Each step may be repeated; how far one has come is in the database, and control goes on
 from there after a crash.
@@ -114,12 +114,14 @@ class Revoker:
         start = time.monotonic()
         self._verifier.revoke(revocation.principal, revocation.generation)
         try:
-            # First, so that grants and sessions end also while a broker is away; outside of the turn, so that a process
-            # which is slow to answer holds up no other revocation.
-            self._tell(revocation)
-            with self._turn:
-                self._at_brokers(self._newest(revocation), start + self._settle_seconds)
-                self._next_generation(self._newest(revocation))
+            # At the same time: grants and sessions end also while a broker is away, and a process that is slow to answer
+            # holds up neither the broker's part nor, outside of the turn, another revocation.
+            with ThreadPoolExecutor(1) as pool:
+                telling = pool.submit(self._tell, revocation)
+                with self._turn:
+                    self._at_brokers(self._newest(revocation), start + self._settle_seconds)
+                    self._next_generation(self._newest(revocation))
+                telling.result()
             done = self._finish(revocation)
         except WardstreamError as error:
             # Grants, keys and sessions are ended all the same; only what is open at the broker has to wait for it.

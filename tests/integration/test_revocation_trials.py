@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 import pytest
 
@@ -27,9 +26,7 @@ def peers(stack: RunningStack) -> Iterator[Peers]:
 def test_a_fetch_that_waits_in_the_broker_brings_a_removed_member_no_records(peers: Peers) -> None:
     last = removals(Town(peers), live=5, parked=5)
     told = summary(list(last.values()))
-    assert max(seconds for name, seconds in last.items() if name.startswith("parked")) < 1, told
-    # On a busy machine a dozen clients lag behind what they have read already: each single one is measured by `make test-scale`.
-    assert median(last.values()) < 1, told
+    assert max(last.values()) < 1, told
 
 
 def test_a_removed_members_fetches_are_stopped_before_its_rights_go(peers: Peers, stack: RunningStack) -> None:
