@@ -241,6 +241,20 @@ def by_author(principal: Principal, action: Action, project: Project) -> Decisio
     return decision
 
 
+def may_give(principal: Principal, role: Role, without: frozenset[str], *, writes: bool = False) -> Decision:
+    """Return whether `principal`, who may add members, may give somebody this role: nobody gives, or takes a token for, more than they have.
+
+    Matters for roles of a project's own: whoever lacks an action could otherwise make a member who has it, and be that member.
+    """
+    given = _PERSONS.get(role, _RESTRICTED_PROJECT if role is Role.RESTRICTED else frozenset())
+    if writes or role in (Role.DATA_OWNER, Role.DATA_SCIENTIST):
+        given = given | {Action.RECORD_WRITE, Action.SCHEMA_REGISTER}
+    more = sorted((given - without) & principal.without)
+    if more:
+        return _refused(f"your role leaves out {', '.join(more)}, and nobody gives more than they have")
+    return _ALLOWED
+
+
 def _share_of(principal: Principal, dataset: Dataset) -> SharedIn | None:
     return next((share for share in principal.shared if (share.project, share.dataset) == (dataset.project, dataset.name)), None)
 

@@ -30,7 +30,7 @@ from tenancy.model import (
     ShareState,
     platform_principal,
 )
-from tenancy.policy import Action, by_author, decide, knows, require
+from tenancy.policy import Action, by_author, decide, knows, may_give, require
 from tenancy.quotas import MOST_INTERNAL_TOPICS, MOST_PARTITIONS, check_datasets, check_members
 from tenancy.reconcile import Reconciler, Settlement
 from tenancy.redis_users import StoreAccess, user_name
@@ -288,6 +288,7 @@ class TenancyService(UseCases):
         now = self._clock.now()
         with self._changing(principal, Action.ROLE_MANAGE, f"{project}/{name}", project) as tenancy:
             self._project(tenancy, principal, Action.ROLE_MANAGE, project)
+            require(may_give(principal, base, frozenset(without)))
             holders = [one for one in tenancy.members(project) if one.custom_role == name and one.state is MemberState.ACTIVE]
             if any(one.role is not base for one in holders):
                 raise Conflict(f"{name} is held as a {holders[0].role} by {', '.join(one.name for one in holders)}: its base stays")
@@ -362,6 +363,8 @@ class TenancyService(UseCases):
                 person=person,
                 expires_at=expires_at,
             )
+            member = replace(member, without=_left_out(tenancy, member))
+            require(may_give(principal, base, member.without, writes=bool(member.writes)))
             self._check_lists(tenancy, member)
             tenancy.put_member(member)
             self._check_rows(tenancy, project)
@@ -405,6 +408,8 @@ class TenancyService(UseCases):
             )
             if base.person is not before.role.person or (not base.person and base is not before.role):
                 raise Conflict(f"{name} is a {before.role} and cannot become a {base}: add another member")
+            after = replace(after, without=_left_out(tenancy, after))
+            require(may_give(principal, base, after.without, writes=bool(after.writes)))
             _check_owners(tenancy, found, before, after)
             self._check_lists(tenancy, after)
             tenancy.put_member(after)
@@ -433,6 +438,7 @@ class TenancyService(UseCases):
             member = self._member(tenancy, project, name)
             if member.role is Role.SERVICE:
                 raise Invalid(f"{name} is a service, whose keys are the platform's: remove it and deploy it again")
+            require(may_give(principal, member.role, member.without, writes=bool(member.writes)))
             going = self._next_generation(tenancy, member, now)
             member = self._member(tenancy, project, name)
             token, ends = self._authentication.new_enrolment_token(tenancy, member)
@@ -450,6 +456,7 @@ class TenancyService(UseCases):
             member = self._member(tenancy, project, name)
             if member.role is Role.SERVICE:
                 raise Invalid(f"{name} is a service: the worker that runs it gets its certificates")
+            require(may_give(principal, member.role, member.without, writes=bool(member.writes)))
             token, ends = self._authentication.new_enrolment_token(tenancy, member)
             tenancy.audit(event_of(principal, Action.MEMBER_ADD, project, member.principal_name, token=True), self._clock.now())
         return MemberAdded(member, token, ends, settled=True)
@@ -870,6 +877,11 @@ def _role_of(tenancy: Transaction, project: ProjectName, text: str) -> tuple[Rol
         if role.name == text:
             return role.base, role.name
     raise Invalid(f"{text[:40]!a} is not a role: roles are {', '.join([*Role, *(role.name for role in own)])}")
+
+
+def _left_out(tenancy: Transaction, member: Member) -> frozenset[str]:
+    """Return the actions that the member's custom role leaves out."""
+    return next((role.without for role in tenancy.custom_roles(member.project) if role.name == member.custom_role), frozenset())
 
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tenancy.model import Columns, Dataset, DatasetKind, DatasetPermission, Door, Principal, PrincipalKind, Role, SharedIn
-from tenancy.policy import Action, columns_of, decide
+from tenancy.policy import Action, columns_of, decide, may_give
 from wardstream.names import DatasetName, MemberName, ProjectName
 
 ICU, LAB = ProjectName("icu"), ProjectName("lab")
@@ -83,3 +83,19 @@ def test_role_of_a_projects_own_never_allows_more_than_its_base() -> None:
             for action in Action:
                 expected = decide(base, action, dataset()).allowed and action is not left_out
                 assert decide(less, action, dataset()).allowed is expected
+
+
+def test_nobody_gives_more_than_they_have() -> None:
+    left_out = frozenset({Action.RECORD_READ, Action.RECORD_WRITE})
+    less = Principal(PrincipalKind.MEMBER, ICU, MemberName("anna"), Role.DATA_OWNER, without=left_out)
+    whole = Principal(PrincipalKind.MEMBER, ICU, MemberName("olga"), Role.DATA_OWNER)
+    nothing: frozenset[str] = frozenset()
+    for role in (Role.DATA_OWNER, Role.DATA_SCIENTIST, Role.OBSERVER):
+        assert may_give(whole, role, nothing).allowed
+        assert not may_give(less, role, nothing).allowed
+        assert may_give(less, role, left_out).allowed
+    assert not may_give(less, Role.DATA_OWNER, frozenset({Action.RECORD_READ})).allowed
+    # A device that writes would be a way to write.
+    assert not may_give(less, Role.DEVICE, nothing, writes=True).allowed
+    assert may_give(less, Role.DEVICE, nothing).allowed
+    assert may_give(less, Role.RESTRICTED, nothing).allowed
