@@ -16,7 +16,16 @@ from tenancy.routes.context import Body, Caller, Service, caller, internal, publ
 from tenancy.service import DatasetState as State
 from tenancy.service import MemberAdded as Added
 from wardstream.errors import Conflict, Invalid
-from wardstream.names import DatasetName, parse_any_dataset, parse_dataset, parse_group, parse_member, parse_project, split_group_dataset
+from wardstream.names import (
+    DatasetName,
+    parse_any_dataset,
+    parse_dataset,
+    parse_group,
+    parse_member,
+    parse_person,
+    parse_project,
+    split_group_dataset,
+)
 from wardstream.server import peer_name
 
 # Values
@@ -340,7 +349,7 @@ def add_member(project: str, body: AddMember, principal: Caller, service: Servic
         reads=_datasets(body.reads),
         writes=_datasets(body.writes),
         columns=_columns(body.columns),
-        person=body.person,
+        person=parse_person(body.person) if body.person is not None else None,
         expires_at=body.expires_at,
     )
     return _added(added)
