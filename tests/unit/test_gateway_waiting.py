@@ -53,6 +53,9 @@ class _Behind:
         self.offsets: dict[str, int] = {}
         self.asked = 0
 
+    def acting(self, _: str) -> _Behind:
+        return self
+
     def json(self, method: str, path: str, **_: object) -> Any:
         self.asked += 1
         return self.offsets
