@@ -348,6 +348,10 @@ class TenancyService(UseCases):
             if tenancy.unfinished_revocation(project, name) is not None:
                 raise Unavailable(f"{name} is still being removed from project {project}: try again in a moment")
             members = tenancy.members(project)
+            # A login chooses the project, and then has to be one member of it.
+            same = [one.name for one in members if person is not None and one.person == person and one.state is MemberState.ACTIVE]
+            if same:
+                raise Conflict(f"{person} is a member of project {project} already, as {same[0]}: one membership for an account")
             check_members(project, members, tenancy.quotas.of(project))
             member = Member(
                 project=project,
